@@ -1,0 +1,278 @@
+//! Request and response heads, to and from the name/value list of SPDY/3.1 3.2.
+//!
+//! It owns the `:names`, the removal of hop-by-hop headers and the check that a head is complete.
+//! It does not own compression ([`crate::headers`]) nor any HTTP/1.1 syntax.
+
+use std::{fmt, str};
+
+use crate::headers::{Headers, InvalidHeader};
+
+/// A request line with its headers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequestHead {
+    /// Method, upper case as HTTP spells it.
+    pub method: String,
+    /// Scheme the HTTP client used: `http` or `https`.
+    pub scheme: String,
+    /// Host and port as the HTTP client named them; empty when it named none (HTTP/1.0).
+    pub host: String,
+    /// Path with query, raw octets, beginning with `/` (or `*` of OPTIONS).
+    pub path: Vec<u8>,
+    /// Protocol to upgrade to, where both ends can (`:upgrade`, docs/protocol.md).
+    pub upgrade: Option<String>,
+    /// All other headers.
+    pub headers: Headers,
+}
+
+/// A status line with its headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// Status, 100 to 999.
+    pub status: u16,
+    /// All headers.
+    pub headers: Headers,
+}
+
+/// What makes a list of headers no head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// One of the names that every head carries is missing (SPDY/3.1 3.2.1, 3.2.2).
+    Missing(&'static str),
+    /// One of them has a value that cannot be.
+    Malformed(&'static str),
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(name) => write!(f, "head lacks {name}"),
+            Self::Malformed(name) => write!(f, "head has a malformed {name}"),
+        }
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+/// Headers that belong to one connection and never cross the tunnel (SPDY/3.1 3.2.1, RFC 9110
+/// 7.6.1); those that `Connection` names go too.
+pub const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "http2-settings",
+];
+
+impl RequestHead {
+    /// A GET of `path` without headers; the starting point of callers that build heads.
+    #[must_use]
+    pub fn get(path: impl Into<Vec<u8>>) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            scheme: "http".to_owned(),
+            host: String::new(),
+            path: path.into(),
+            upgrade: None,
+            headers: Headers::new(),
+        }
+    }
+
+    /// The list that goes on the wire.
+    ///
+    /// # Errors
+    /// When a part is longer than the limits or has an octet that SPDY cannot carry.
+    pub fn to_headers(&self) -> Result<Headers, InvalidHeader> {
+        let mut list = Headers::new();
+        list.push(":method", self.method.as_bytes())?;
+        list.push(":path", &self.path)?;
+        list.push(":version", b"HTTP/1.1")?;
+        list.push(":host", self.host.as_bytes())?;
+        list.push(":scheme", self.scheme.as_bytes())?;
+        if let Some(protocol) = &self.upgrade {
+            list.push(":upgrade", protocol.as_bytes())?;
+        }
+        push_end_to_end(&self.headers, &mut list)?;
+        Ok(list)
+    }
+
+    /// Reads the list of a SYN_STREAM. `:host` may be empty, `:path` may have raw spaces and UTF-8:
+    /// old peers send them.
+    ///
+    /// # Errors
+    /// [`HeadError`]; the answer is 400.
+    pub fn from_headers(mut list: Headers) -> Result<Self, HeadError> {
+        let method = take_text(&mut list, ":method")?;
+        let path = list.remove(":path").ok_or(HeadError::Missing(":path"))?;
+        take_text(&mut list, ":version")?;
+        let host = take_text(&mut list, ":host")?;
+        let scheme = take_text(&mut list, ":scheme")?;
+        let token = |octet: u8| octet.is_ascii_graphic();
+        if method.is_empty() || !method.bytes().all(token) {
+            return Err(HeadError::Malformed(":method"));
+        }
+        let control = |octet: &u8| *octet < 0x20 || *octet == 0x7f;
+        if !(path.starts_with(b"/") || path == b"*") || path.iter().any(control) {
+            return Err(HeadError::Malformed(":path"));
+        }
+        if !host.bytes().all(token) {
+            return Err(HeadError::Malformed(":host"));
+        }
+        let upgrade = match list.get(":upgrade") {
+            Some(_) => Some(take_text(&mut list, ":upgrade")?),
+            None => None,
+        };
+        Ok(Self { method, scheme, host, path, upgrade, headers: end_to_end(&list)? })
+    }
+}
+
+/// Without values: a path may carry a signature, a header a secret.
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path_len", &self.path.len())
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResponseHead {
+    /// A head without headers.
+    #[must_use]
+    pub const fn new(status: u16) -> Self {
+        Self { status, headers: Headers::new() }
+    }
+
+    /// The list that goes on the wire.
+    ///
+    /// # Errors
+    /// When a header is longer than the limits or has an octet that SPDY cannot carry.
+    pub fn to_headers(&self) -> Result<Headers, InvalidHeader> {
+        let mut list = Headers::new();
+        list.push(":status", self.status.to_string().as_bytes())?;
+        list.push(":version", b"HTTP/1.1")?;
+        push_end_to_end(&self.headers, &mut list)?;
+        Ok(list)
+    }
+
+    /// Reads the list of a SYN_REPLY; `:status` may be "200" or "200 OK".
+    ///
+    /// # Errors
+    /// [`HeadError`]; the stream is reset with `PROTOCOL_ERROR` (SPDY/3.1 3.2.2).
+    pub fn from_headers(mut list: Headers) -> Result<Self, HeadError> {
+        let status = take_text(&mut list, ":status")?;
+        take_text(&mut list, ":version")?;
+        let number =
+            status.get(..3).filter(|_| matches!(status.as_bytes().get(3), None | Some(b' ')));
+        let status = number
+            .filter(|text| text.bytes().all(|octet| octet.is_ascii_digit()))
+            .and_then(|text| text.parse().ok())
+            .filter(|status| *status >= 100)
+            .ok_or(HeadError::Malformed(":status"))?;
+        Ok(Self { status, headers: end_to_end(&list)? })
+    }
+}
+
+fn take_text(list: &mut Headers, name: &'static str) -> Result<String, HeadError> {
+    let value = list.remove(name).ok_or(HeadError::Missing(name))?;
+    String::from_utf8(value).map_err(|_| HeadError::Malformed(name))
+}
+
+/// Copies what may cross a tunnel. Sending `:names` other than ours is the caller's mistake.
+fn push_end_to_end(from: &Headers, to: &mut Headers) -> Result<(), InvalidHeader> {
+    for (name, value) in from.iter().filter(|(name, _)| !is_hop_by_hop(from, name)) {
+        if name.starts_with(':') {
+            return Err(InvalidHeader);
+        }
+        to.push(name, value)?;
+    }
+    Ok(())
+}
+
+/// What is left of a received list without the connection's own headers and unknown `:names`.
+fn end_to_end(list: &Headers) -> Result<Headers, HeadError> {
+    let mut kept = Headers::new();
+    let wanted = |name: &str| !name.starts_with(':') && !is_hop_by_hop(list, name);
+    for (name, value) in list.iter().filter(|(name, _)| wanted(name)) {
+        kept.push(name, value).map_err(|_| HeadError::Malformed("header"))?;
+    }
+    Ok(kept)
+}
+
+fn is_hop_by_hop(list: &Headers, name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
+        || list
+            .get_all("connection")
+            .filter_map(|value| str::from_utf8(value).ok())
+            .any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_survives_the_list_without_its_connection_headers() {
+        let mut head = RequestHead::get("/a b?q=\u{e4}");
+        head.host = "nas1.example:1443".to_owned();
+        head.upgrade = Some("websocket".to_owned());
+        for (name, value) in [
+            ("Connection", "close, X-Private"),
+            ("X-Private", "1"),
+            ("Transfer-Encoding", "chunked"),
+            ("Range", "bytes=0-"),
+        ] {
+            head.headers.push(name, value.as_bytes()).unwrap();
+        }
+        let read = RequestHead::from_headers(head.to_headers().unwrap()).unwrap();
+        let mut wanted = head.clone();
+        for name in ["connection", "x-private", "transfer-encoding"] {
+            wanted.headers.remove(name);
+        }
+        assert_eq!(read, wanted);
+    }
+
+    #[test]
+    fn every_name_of_a_request_is_needed() {
+        for name in [":method", ":path", ":version", ":host", ":scheme"] {
+            let mut list = RequestHead::get("/").to_headers().unwrap();
+            list.remove(name);
+            assert_eq!(RequestHead::from_headers(list), Err(HeadError::Missing(name)));
+        }
+    }
+
+    #[test]
+    fn status_may_have_a_phrase() {
+        for (text, status) in [
+            ("200", Some(200)),
+            ("404 Not Found", Some(404)),
+            ("20", None),
+            ("2000", None),
+            ("099", None),
+        ] {
+            let mut list = Headers::new();
+            list.push(":status", text.as_bytes()).unwrap();
+            list.push(":version", b"HTTP/1.1").unwrap();
+            assert_eq!(
+                ResponseHead::from_headers(list).ok().map(|head| head.status),
+                status,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_begin_with_a_slash_and_have_no_control_octets() {
+        for path in ["", "index.html", "http://evil/", "/a\r\nx: y"] {
+            let list = RequestHead::get(path).to_headers().unwrap();
+            assert_eq!(
+                RequestHead::from_headers(list),
+                Err(HeadError::Malformed(":path")),
+                "{path}"
+            );
+        }
+    }
+}

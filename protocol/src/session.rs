@@ -1,0 +1,1010 @@
+//! SPDY/3.1 of one tunnel as a machine without I/O: frames in, frames out, both roles.
+//!
+//! Bytes and time go in ([`Session::receive`], [`Session::handle_timeout`]); after any call that
+//! takes `&mut self`, the caller drains [`Session::poll_event`], [`Session::poll_transmit`] and
+//! [`Session::poll_timeout`]. It owns stream ids, both windows both ways, header compression,
+//! budgets and liveness. It does not own the transport, a clock or a waker
+//! (`tunnel` does). SPDY/3.1 section 2.
+//!
+//! The proxy is [`Side::Client`] although it accepted the TCP connection: a side is a SPDY role.
+//!
+//! It is one thing, a session's commands and queries; what arrives is in `receive`, what leaves in
+//! `transmit`, and each state of its own has a file (`output`, `liveness`, `flood`, `table`).
+
+mod flood;
+mod liveness;
+mod output;
+mod receive;
+mod table;
+mod transmit;
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use heapless::Deque;
+
+pub use self::table::Key;
+use self::{flood::CheapFrames, liveness::Liveness, output::Output, receive::Input, table::Table};
+use crate::{
+    budget::{Account, Budget},
+    error::{Error, StreamError, StreamFault},
+    frame::{self, Reason, Status, StreamId},
+    headers::{Decoder, Encoder, Headers},
+    limits::{
+        AMAHI_FRAMES_IN_FLIGHT, CREDIT_STEP_MAX, FOREIGN_HEADER_BLOCK, INITIAL_WINDOW,
+        PING_ANSWERS, RECENT_IDS, SESSION_WINDOW, STREAM_WINDOW_HEAD_START, STREAM_WINDOW_MAX,
+        STREAMS, Timings,
+    },
+    schedule::Schedule,
+    stream::{Inbox, StreamState},
+    window::Window,
+};
+
+/// SPDY role: the client opens streams with odd ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The proxy.
+    Client,
+    /// The agent.
+    Server,
+}
+
+/// How a peer behaves (docs/protocol.md, "Profiles").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// It named itself in the handshake: the strict protocol.
+    Ours,
+    /// A foreign stack with the full flow control of SPDY/3.1.
+    Plain31,
+    /// A nameless peer, treated as Amahi's Go library until it shows that it is not: no HEADERS,
+    /// GOAWAY or session WINDOW_UPDATE is sent to it, streams are opened one at a time.
+    Amahi,
+}
+
+/// What a session is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our role.
+    pub side: Side,
+    /// What the handshake said of the peer.
+    pub profile: Profile,
+    /// The peer promised stored header blocks: no inflater is made, anything else ends the session.
+    pub stored_only: bool,
+    /// Streams at a time, at most [`STREAMS`], the default.
+    pub streams: usize,
+    /// Streams with a body that the peer may have open at a time; default [`STREAMS`].
+    pub uploads: usize,
+    /// Whether receive windows of streams grow; default true for the client side only.
+    pub grow: bool,
+    /// Durations.
+    pub timings: Timings,
+    /// Budget of the process.
+    pub budget: Arc<Budget>,
+}
+
+impl Config {
+    /// The defaults for a role and a profile.
+    #[must_use]
+    pub fn new(side: Side, profile: Profile, budget: Arc<Budget>) -> Self {
+        Self {
+            side,
+            profile,
+            stored_only: false,
+            streams: STREAMS,
+            uploads: STREAMS,
+            grow: side == Side::Client,
+            timings: Timings::default(),
+            budget,
+        }
+    }
+}
+
+/// What a session has counted since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Octets received, frame headers included.
+    pub octets_received: u64,
+    /// Octets handed to the transport, frame headers included.
+    pub octets_sent: u64,
+    /// Streams opened by either side.
+    pub streams_opened: u64,
+    /// Streams that hold a slot now.
+    pub streams_now: usize,
+    /// RST_STREAM frames received.
+    pub resets_received: u64,
+    /// RST_STREAM frames sent.
+    pub resets_sent: u64,
+    /// Streams cut because they were the longest stalled when a budget was spent.
+    pub stalled_cut: u64,
+    /// Largest receive window that a stream grew to, in octets.
+    pub largest_window: u32,
+    /// Octets that the streams hold of the tunnel's budget now.
+    pub budget_used: usize,
+    /// The last measured round trip.
+    pub round_trip: Option<Duration>,
+}
+
+/// What happened; each is a reason to call the command it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A stream of the peer waits for [`Session::accept`].
+    Opened,
+    /// [`Session::take_head`], [`Session::read`] or [`Session::take_chunk`] has news: a reply,
+    /// DATA, FIN or the stream's failure.
+    Readable(Key),
+    /// A command that answered `Pending` may be repeated, or the stream failed.
+    Writable(Key),
+    /// [`Session::open`] may be repeated.
+    Room,
+    /// No stream can be opened any more.
+    Closing,
+}
+
+/// Why no stream was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenRefused {
+    /// Not now; [`Event::Room`] tells when to try again. (A process budget that other tunnels use
+    /// up gives no event: try again after a while too.)
+    Wait,
+    /// Never again: the session ends or the ids are used up.
+    Closed,
+    /// The header block is too large for this peer.
+    TooLarge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Streams may be opened.
+    Open,
+    /// GOAWAY was sent or received: what runs finishes.
+    Draining,
+    /// Nothing is received any more; what is queued may still be sent.
+    Closed,
+}
+
+/// One session; see the module.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    profile: Profile,
+    phase: Phase,
+    error: Option<Error>,
+    started: Instant,
+    /// When anything was last received.
+    last_seen: Instant,
+    /// An Amahi peer still needs its pause between the 200 and the first SYN_STREAM.
+    pausing: bool,
+
+    table: Table<Stream>,
+    /// Streams of the peer that were not accepted yet.
+    opened: VecDeque<Key>,
+    /// Streams that ended a moment ago.
+    recent: Deque<StreamId, RECENT_IDS>,
+    /// Next id that we open, 0 when they are used up.
+    next_id: u32,
+    /// Highest stream of the peer that was accepted.
+    last_accepted: u32,
+    /// Highest id of the peer seen at all.
+    highest_seen: u32,
+    /// Streams that the peer lets us have.
+    peer_streams: usize,
+    /// Initial window that the peer set for our DATA.
+    peer_window: u32,
+
+    encoder: Encoder,
+    decoder: Decoder,
+    input: Input,
+    output: Output,
+    schedule: Schedule<Key>,
+    /// Octets of room that streams were promised and have not used.
+    promised: usize,
+
+    send_window: Window,
+    received: SessionCredit,
+    account: Account,
+
+    liveness: Liveness,
+    cheap: CheapFrames,
+    bombs: u32,
+
+    events: VecDeque<Event>,
+    opener_waits: bool,
+    ping_answers: Deque<u32, PING_ANSWERS>,
+    resets: VecDeque<(u32, Status)>,
+    credit_due: Vec<Key>,
+    goaway: Option<Reason>,
+    /// SETTINGS and session credit are still to be sent.
+    greeting: bool,
+    data_received: u64,
+    counters: Counters,
+}
+
+/// Our side of the session's receive window.
+#[derive(Clone, Copy, Debug)]
+struct SessionCredit {
+    /// What the peer may send.
+    window: Window,
+    /// Octets received and not given back.
+    unreturned: u32,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// Size that the window is kept at.
+    target: u32,
+}
+
+#[derive(Debug)]
+struct Stream {
+    state: StreamState,
+    priority: u8,
+    failure: Option<StreamError>,
+    /// All that the peer had to say arrived before the failure, and stays good.
+    complete: bool,
+
+    head: Option<Headers>,
+    inbox: Inbox,
+    /// What the peer may send.
+    receive_window: Window,
+    /// Size that the receive window is kept at.
+    target: u32,
+    charged: usize,
+    /// Since when something waits unread.
+    unread_since: Option<Instant>,
+    /// Start of the growth epoch, and what was read in it; below 0 for what lay there before.
+    epoch: (Instant, i64),
+
+    send_window: Window,
+    /// DATA frames that an Amahi peer has not acknowledged, in octets each.
+    in_flight: Deque<u32, AMAHI_FRAMES_IN_FLIGHT>,
+    wants_write: bool,
+    /// Octets of room that it was promised.
+    turn: usize,
+    pass: u64,
+
+    readable: bool,
+    writable: bool,
+    credit_due: bool,
+    released: bool,
+}
+
+impl Session {
+    /// A session at its start. A peer that keeps session windows is greeted with SETTINGS and
+    /// session credit.
+    #[must_use]
+    pub fn new(config: Config, now: Instant) -> Self {
+        let greeting = config.profile != Profile::Amahi;
+        Self {
+            profile: config.profile,
+            phase: Phase::Open,
+            error: None,
+            started: now,
+            last_seen: now,
+            pausing: config.profile == Profile::Amahi,
+            table: Table::new(config.streams.min(STREAMS)),
+            opened: VecDeque::new(),
+            recent: Deque::new(),
+            next_id: if config.side == Side::Client { 1 } else { 2 },
+            last_accepted: 0,
+            highest_seen: 0,
+            peer_streams: STREAMS,
+            peer_window: INITIAL_WINDOW,
+            encoder: Encoder::new(),
+            decoder: Decoder::new(config.stored_only),
+            input: Input::default(),
+            output: Output::new(),
+            schedule: Schedule::new(),
+            promised: 0,
+            send_window: Window::new(INITIAL_WINDOW),
+            received: SessionCredit {
+                window: Window::new(INITIAL_WINDOW),
+                unreturned: 0,
+                since: None,
+                target: INITIAL_WINDOW,
+            },
+            account: Account::new(Arc::clone(&config.budget)),
+            liveness: Liveness::new(now, config.side == Side::Client),
+            cheap: CheapFrames::new(now),
+            bombs: 0,
+            events: VecDeque::new(),
+            opener_waits: false,
+            ping_answers: Deque::new(),
+            resets: VecDeque::new(),
+            credit_due: Vec::new(),
+            goaway: None,
+            greeting,
+            data_received: 0,
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    // Commands.
+
+    /// Opens a stream with this list (see [`crate::head`]); `fin`: no body follows.
+    ///
+    /// # Errors
+    /// [`OpenRefused`]; nothing was sent then.
+    pub fn open(
+        &mut self,
+        headers: &Headers,
+        priority: u8,
+        fin: bool,
+        now: Instant,
+    ) -> Result<Key, OpenRefused> {
+        if self.phase != Phase::Open || self.next_id == 0 {
+            return Err(OpenRefused::Closed);
+        }
+        if self.profile != Profile::Ours && headers.encoded_len() + 32 > FOREIGN_HEADER_BLOCK {
+            return Err(OpenRefused::TooLarge);
+        }
+        let ours = self.table.iter().filter(|(key, _)| self.is_ours(key.id)).count();
+        let first_window = INITIAL_WINDOW as usize;
+        let may_open = ours < self.peer_streams.min(self.config.streams)
+            && !self.table.is_full()
+            && !self.output.is_full()
+            && self.amahi_may_open();
+        if !may_open || !self.charge_first_window(now) {
+            self.opener_waits = true;
+            return Err(OpenRefused::Wait);
+        }
+        let Some(id) = StreamId::new(self.next_id) else { return Err(OpenRefused::Closed) };
+        self.next_id = self.next_id.checked_add(2).filter(|id| *id <= frame::MAX_31).unwrap_or(0);
+        self.liveness.on_request(now, &self.config.timings);
+
+        let mut stream = Stream::new(StreamState::AwaitingReply { fin }, priority, now);
+        stream.send_window = Window::new(self.peer_window);
+        stream.charged = first_window;
+        let block = self.encoder.encode(headers);
+        self.output.control(&frame::Control::SynStream {
+            stream: id.value(),
+            associated: 0,
+            priority,
+            fin,
+            unidirectional: false,
+            block: &block,
+        });
+        let key = self.table.insert(id, stream);
+        self.counters.streams_opened += 1;
+        if self.config.grow && self.profile != Profile::Amahi {
+            self.grow(key, INITIAL_WINDOW + STREAM_WINDOW_HEAD_START);
+        }
+        Ok(key)
+    }
+
+    /// The next stream that the peer opened, with its list.
+    pub fn accept(&mut self) -> Option<(Key, Headers)> {
+        while let Some(key) = self.opened.pop_front() {
+            let head = self.table.get_mut(key).and_then(|stream| stream.head.take());
+            if let Some(head) = head {
+                return Some((key, head));
+            }
+        }
+        None
+    }
+
+    /// Answers a stream of the peer; `fin`: no body follows. `Pending`: [`Event::Writable`] tells
+    /// when to repeat it.
+    pub fn reply(
+        &mut self,
+        key: Key,
+        headers: &Headers,
+        fin: bool,
+    ) -> Poll<Result<(), StreamError>> {
+        let full = self.output.is_full();
+        let large =
+            self.profile != Profile::Ours && headers.encoded_len() + 32 > FOREIGN_HEADER_BLOCK;
+        let stream = match self.table.get_mut(key) {
+            Some(stream) if stream.failure.is_none() => stream,
+            other => return Poll::Ready(Err(other.map_or(StreamError::State, Stream::failed))),
+        };
+        if large {
+            return Poll::Ready(Err(StreamError::State));
+        }
+        if full {
+            // Ahead of DATA: a head is what somebody waits for.
+            self.schedule.join(key, 0, 0);
+            return Poll::Pending;
+        }
+        if let Err(error) = stream.state.on_reply_sent(fin) {
+            return Poll::Ready(Err(error));
+        }
+        self.cheap.on_useful();
+        let block = self.encoder.encode(headers);
+        let stream = key.id.value();
+        self.output.control(&frame::Control::SynReply { stream, fin, block: &block });
+        self.settle(key);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends one DATA frame of at most `max` octets, which `fill` writes in place and counts; 0
+    /// or an error sends nothing. With `end`, the frame carries FIN if it has all of `max`.
+    /// `Pending`: no credit, no room or not its turn; [`Event::Writable`] tells when to repeat it.
+    ///
+    /// # Errors
+    /// Those of `fill`, and [`StreamError`] as an [`io::Error`].
+    pub fn write_with<F>(
+        &mut self,
+        key: Key,
+        max: usize,
+        end: bool,
+        fill: F,
+    ) -> Poll<io::Result<usize>>
+    where
+        F: FnOnce(&mut [u8]) -> io::Result<usize>,
+    {
+        let session_credit = self.session_send_credit();
+        let (profile, side) = (self.profile, self.config.side);
+        let stream = match self.table.get_mut(key) {
+            Some(stream) if stream.failure.is_none() => stream,
+            other => {
+                return Poll::Ready(Err(other.map_or(StreamError::State, Stream::failed).into()));
+            }
+        };
+        if !stream.state.can_send() {
+            return Poll::Ready(Err(StreamError::State.into()));
+        }
+        let credit = stream.send_credit(profile, side).min(session_credit);
+        if credit == 0 || max == 0 {
+            stream.wants_write = true;
+            self.forfeit(key);
+            return Poll::Pending;
+        }
+        let (pass, priority, turn) = (stream.pass, stream.priority, stream.turn);
+        let room = self.output.data_room();
+        let wanted = max.min(credit);
+        let alone = self.schedule.is_empty() && self.promised == turn;
+        let limit = match profile {
+            _ if turn > 0 => turn,
+            _ if alone => Output::DATA_MAX,
+            // Others were promised room and do not use it: theirs is not lost, this is extra.
+            _ if self.output.is_empty() => Self::SHARE,
+            _ => 0,
+        };
+        // A sliver of room is left alone: the frame would cost more than it carries.
+        if limit == 0 || room < wanted.min(Self::SLIVER) {
+            self.forfeit(key);
+            let pass = self.schedule.join(key, pass, priority);
+            if let Some(stream) = self.table.get_mut(key) {
+                stream.pass = pass;
+            }
+            self.give_turns();
+            return Poll::Pending;
+        }
+        let limit = if profile == Profile::Amahi { limit.min(Self::AMAHI_FRAME) } else { limit };
+        let limit = wanted.min(room).min(limit);
+        let filled = match self.output.data(key.id, limit, |octets| {
+            let count = fill(octets)?;
+            Ok((count, end && count == max))
+        }) {
+            Ok(count) => count,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        if filled == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.promised -= std::mem::take(&mut stream.turn).min(self.promised);
+        stream.send_window.consume(filled);
+        if profile == Profile::Amahi && side == Side::Server {
+            let pushed = stream.in_flight.push_back(u32::try_from(filled).unwrap_or(u32::MAX));
+            debug_assert!(pushed.is_ok(), "send_credit() is 0 while the queue is full");
+        }
+        stream.pass = if turn > 0 {
+            self.schedule.after_turn(pass, filled, priority)
+        } else {
+            self.schedule.after_extra(pass, filled, priority)
+        };
+        let sent = stream.state.on_data_sent(end && filled == max);
+        debug_assert!(sent.is_ok(), "can_send() was checked above");
+        self.send_window.consume(filled);
+        self.cheap.on_useful();
+        self.settle(key);
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Sends FIN with an empty DATA frame, unless it was sent. `Pending`: as for `write_with`.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn finish(&mut self, key: Key) -> Poll<Result<(), StreamError>> {
+        let room = self.output.has_control_room();
+        let stream = match self.table.get_mut(key) {
+            Some(stream) if stream.failure.is_none() => stream,
+            other => return Poll::Ready(Err(other.map_or(StreamError::State, Stream::failed))),
+        };
+        match stream.state {
+            StreamState::AwaitingReply { fin: true }
+            | StreamState::HalfClosedLocal
+            | StreamState::Closed => return Poll::Ready(Ok(())),
+            _ if !room => {
+                let pass = stream.pass;
+                self.schedule.join(key, pass, 0);
+                return Poll::Pending;
+            }
+            _ => {}
+        }
+        if let Err(error) = stream.state.on_data_sent(true) {
+            return Poll::Ready(Err(error));
+        }
+        self.output.fin(key.id);
+        self.settle(key);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the reply's list, once (client side).
+    pub fn take_head(&mut self, key: Key) -> Poll<Result<Headers, StreamError>> {
+        let Some(stream) = self.table.get_mut(key) else {
+            return Poll::Ready(Err(StreamError::State));
+        };
+        if let Some(head) = stream.head.take() {
+            return Poll::Ready(Ok(head));
+        }
+        match stream.failure {
+            Some(error) => Poll::Ready(Err(error)),
+            None if stream.state.is_awaiting_reply() => Poll::Pending,
+            None => Poll::Ready(Err(StreamError::State)),
+        }
+    }
+
+    /// Copies received octets; 0 at the peer's FIN. `Pending`: [`Event::Readable`] tells when to
+    /// repeat it.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn read(
+        &mut self,
+        key: Key,
+        out: &mut [u8],
+        now: Instant,
+    ) -> Poll<Result<usize, StreamError>> {
+        self.deliver(key, now, |inbox| {
+            let count = inbox.read(out);
+            (count > 0 || out.is_empty()).then_some((count, count))
+        })
+        .map_ok(Option::unwrap_or_default)
+    }
+
+    /// Takes received octets as they lie; `None` at the peer's FIN. `Pending`: as for `read`.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn take_chunk(
+        &mut self,
+        key: Key,
+        now: Instant,
+    ) -> Poll<Result<Option<Vec<u8>>, StreamError>> {
+        self.deliver(key, now, |inbox| inbox.take().map(|chunk| (chunk.len(), chunk)))
+    }
+
+    /// Ends a stream with RST_STREAM, unless it has ended.
+    pub fn reset(&mut self, key: Key, status: Status) {
+        let Some(stream) = self.table.get_mut(key) else { return };
+        if stream.state != StreamState::Closed {
+            self.fail(key, StreamError::State);
+            self.queue_reset(key.id.value(), status);
+        }
+    }
+
+    /// The caller needs the stream no more: its slot is freed, and it is reset with CANCEL unless
+    /// both directions are finished.
+    pub fn release(&mut self, key: Key) {
+        if let Some(stream) = self.table.get_mut(key) {
+            stream.released = true;
+            self.reset(key, Status::Cancel);
+            self.settle(key);
+        }
+    }
+
+    /// Asks for an orderly end: GOAWAY goes out, what runs finishes.
+    pub fn drain(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Draining;
+            self.goaway = Some(Reason::Ok);
+            self.events.push_back(Event::Closing);
+            self.check_drained();
+        }
+    }
+
+    /// Ends the session now: GOAWAY with this reason, and every stream fails.
+    pub fn close(&mut self, reason: Reason) {
+        if self.phase != Phase::Closed {
+            self.goaway = self.goaway.or(Some(reason));
+            self.end(None);
+        }
+    }
+
+    /// The transport failed or ended; nothing can be sent any more.
+    pub fn transport_ended(&mut self, kind: io::ErrorKind) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let by_agreement = self.phase == Phase::Draining && self.table.is_empty();
+        self.end((!by_agreement).then_some(Error::Transport(kind)));
+    }
+
+    // Queries.
+
+    /// Whether [`Session::poll_transmit`] has something for the transport.
+    #[must_use]
+    pub fn wants_transmit(&self) -> bool {
+        !self.output.is_empty()
+            || self.greeting
+            || self.goaway.is_some()
+            || !self.ping_answers.is_empty()
+            || !self.resets.is_empty()
+            || !self.credit_due.is_empty()
+            || self.liveness.is_due()
+    }
+
+    /// Why the session ended, where it did so other than by agreement.
+    #[must_use]
+    pub const fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// Whether the session has ended; what [`Session::poll_transmit`] still has may be sent.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Whether streams can be opened.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open && self.next_id != 0
+    }
+
+    /// How the peer behaves, as far as it has shown.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            streams_now: self.table.len(),
+            budget_used: self.account.used(),
+            round_trip: self.liveness.round_trip(),
+            ..self.counters
+        }
+    }
+
+    /// Why a stream failed, if it did.
+    #[must_use]
+    pub fn failure(&self, key: Key) -> Option<StreamError> {
+        self.table.get(key).map_or(Some(StreamError::State), |stream| stream.failure)
+    }
+
+    // Private.
+
+    /// Octets that are shared out at a time: with the frame's header they fill a TLS record.
+    const SHARE: usize = 16_384 - frame::HEADER;
+    /// Largest frame towards an Amahi peer.
+    const AMAHI_FRAME: usize = 16_384;
+    /// Room below which a frame is not started, in octets.
+    const SLIVER: usize = 1_024;
+
+    fn is_ours(&self, id: StreamId) -> bool {
+        id.is_odd() == (self.config.side == Side::Client)
+    }
+
+    /// An Amahi agent mixes up streams that are opened together, and loses what comes right
+    /// behind the 200.
+    fn amahi_may_open(&self) -> bool {
+        self.profile != Profile::Amahi
+            || !self.pausing
+                && !self.table.iter().any(|(_, stream)| stream.state.is_awaiting_reply())
+    }
+
+    /// Charges a first window; where the budget is spent, cuts the longest stalled stream.
+    fn charge_first_window(&mut self, now: Instant) -> bool {
+        let octets = INITIAL_WINDOW as usize;
+        if self.account.try_open(octets) {
+            return true;
+        }
+        let limit = self.config.timings.cut_stalled;
+        let stalled = self.table.iter().filter_map(|(key, stream)| {
+            let since = stream.unread_since?;
+            (stream.failure.is_none() && now.saturating_duration_since(since) >= limit)
+                .then_some((since, key))
+        });
+        let Some((_, key)) = stalled.min_by_key(|(since, _)| *since) else { return false };
+        self.fail(key, StreamError::Stalled);
+        self.queue_reset(key.id.value(), Status::Cancel);
+        self.counters.stalled_cut += 1;
+        self.account.try_open(octets)
+    }
+
+    fn session_send_credit(&self) -> usize {
+        match self.profile {
+            Profile::Amahi => usize::MAX,
+            Profile::Ours | Profile::Plain31 => self.send_window.available(),
+        }
+    }
+
+    /// Hands octets to the caller and sees to credit, growth and charge.
+    fn deliver<T>(
+        &mut self,
+        key: Key,
+        now: Instant,
+        take: impl FnOnce(&mut Inbox) -> Option<(usize, T)>,
+    ) -> Poll<Result<Option<T>, StreamError>> {
+        let Some(stream) = self.table.get_mut(key) else {
+            return Poll::Ready(Err(StreamError::State));
+        };
+        if let Some(error) = stream.failure.filter(|_| !stream.complete) {
+            return Poll::Ready(Err(error));
+        }
+        let Some((count, taken)) = take(&mut stream.inbox) else {
+            let more = stream.state.can_receive();
+            return if more { Poll::Pending } else { Poll::Ready(Ok(None)) };
+        };
+        let waited = stream.unread_since.map(|since| now.saturating_duration_since(since));
+        stream.unread_since = (!stream.inbox.is_empty()).then_some(now);
+        if waited.is_some_and(|waited| waited > self.config.timings.stall) {
+            stream.target = INITIAL_WINDOW;
+            let backlog = count + stream.inbox.len();
+            stream.epoch = (now, -i64::try_from(backlog).unwrap_or(i64::MAX));
+        }
+        self.see_to_growth(key, count, now);
+        self.see_to_credit(key);
+        self.see_to_charge(key);
+        Poll::Ready(Ok(Some(taken)))
+    }
+
+    /// Doubles the window of a stream whose reader took a whole window within two round trips:
+    /// then the window, not the reader, sets the pace.
+    fn see_to_growth(&mut self, key: Key, count: usize, now: Instant) {
+        if !self.config.grow || self.profile == Profile::Amahi {
+            return;
+        }
+        let Some(stream) = self.table.get_mut(key) else { return };
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        stream.epoch.1 = stream.epoch.1.saturating_add(count);
+        if stream.epoch.1 < i64::from(stream.target) || !stream.state.can_receive() {
+            return;
+        }
+        let took = now.saturating_duration_since(stream.epoch.0);
+        stream.epoch = (now, 0);
+        let target = stream.target;
+        if target == STREAM_WINDOW_MAX {
+            return;
+        }
+        self.liveness.measure(now);
+        if self.liveness.round_trip().is_some_and(|round_trip| took <= round_trip * 2) {
+            self.grow(key, target.saturating_mul(2).min(STREAM_WINDOW_MAX));
+        }
+    }
+
+    fn grow(&mut self, key: Key, target: u32) {
+        let Some(stream) = self.table.get_mut(key) else { return };
+        let more = target.saturating_sub(stream.target) as usize;
+        if self.account.try_grow(more) {
+            stream.charged += more;
+            stream.target = target;
+            self.counters.largest_window = self.counters.largest_window.max(target);
+            self.see_to_credit(key);
+        }
+    }
+
+    /// Notes credit that is worth a frame.
+    fn see_to_credit(&mut self, key: Key) {
+        let Some(stream) = self.table.get_mut(key) else { return };
+        let step = (stream.target / 2).min(CREDIT_STEP_MAX);
+        if !stream.credit_due && stream.missing_credit() >= i64::from(step) {
+            stream.credit_due = true;
+            self.credit_due.push(key);
+        }
+    }
+
+    /// Gives back to the budgets what the stream cannot hold any more.
+    fn see_to_charge(&mut self, key: Key) {
+        let Some(stream) = self.table.get_mut(key) else { return };
+        let holds = stream.holds();
+        if holds < stream.charged {
+            self.account.release(stream.charged - holds);
+            stream.charged = holds;
+            self.wake_opener();
+        }
+    }
+
+    fn wake_opener(&mut self) {
+        if std::mem::take(&mut self.opener_waits) {
+            self.events.push_back(Event::Room);
+        }
+    }
+
+    /// Promises room to the streams that wait for it, and tells them.
+    fn give_turns(&mut self) {
+        let shares = self.output.data_room().saturating_sub(self.promised) / Self::SHARE;
+        if shares == 0 || self.schedule.is_empty() {
+            return;
+        }
+        let (table, events) = (&mut self.table, &mut self.events);
+        let mut promised = 0;
+        self.schedule.deal(shares, Self::SHARE, |key, shares| {
+            if let Some(stream) = table.get_mut(key) {
+                stream.turn = shares * Self::SHARE + (shares - 1) * frame::HEADER;
+                promised += stream.turn;
+                if !std::mem::replace(&mut stream.writable, true) {
+                    events.push_back(Event::Writable(key));
+                }
+            }
+        });
+        self.promised += promised;
+    }
+
+    /// A stream does not use what it was promised.
+    fn forfeit(&mut self, key: Key) {
+        if let Some(stream) = self.table.get_mut(key) {
+            self.promised -= std::mem::take(&mut stream.turn).min(self.promised);
+        }
+    }
+
+    fn notify_writable(&mut self, key: Key) {
+        if let Some(stream) = self.table.get_mut(key) {
+            if !std::mem::replace(&mut stream.writable, true) {
+                self.events.push_back(Event::Writable(key));
+            }
+        }
+    }
+
+    fn notify_readable(&mut self, key: Key) {
+        if let Some(stream) = self.table.get_mut(key) {
+            if !std::mem::replace(&mut stream.readable, true) {
+                self.events.push_back(Event::Readable(key));
+            }
+        }
+    }
+
+    fn queue_reset(&mut self, stream: u32, status: Status) {
+        self.counters.resets_sent += 1;
+        self.resets.push_back((stream, status));
+    }
+
+    /// Ends a stream without a frame; its reader and writer learn why.
+    fn fail(&mut self, key: Key, error: StreamError) {
+        let Some(stream) = self.table.get_mut(key) else { return };
+        if stream.failure.is_none() {
+            stream.complete = !stream.state.can_receive();
+            stream.failure = Some(error);
+        }
+        stream.state.on_reset();
+        if !stream.complete {
+            stream.inbox.clear();
+            stream.unread_since = None;
+        }
+        self.notify_readable(key);
+        self.notify_writable(key);
+        self.settle(key);
+    }
+
+    /// After a stream may have closed: charge, memory of its id, slot.
+    fn settle(&mut self, key: Key) {
+        self.see_to_charge(key);
+        let Some(stream) = self.table.get_mut(key) else { return };
+        if stream.state != StreamState::Closed {
+            return;
+        }
+        self.schedule.leave(key);
+        self.promised -= std::mem::take(&mut stream.turn).min(self.promised);
+        if stream.released {
+            self.account.release(stream.charged);
+            self.table.remove(key);
+            self.remember(key.id);
+            self.wake_opener();
+            self.check_drained();
+        }
+    }
+
+    fn remember(&mut self, id: StreamId) {
+        if self.recent.is_full() {
+            self.recent.pop_front();
+        }
+        let pushed = self.recent.push_back(id);
+        debug_assert!(pushed.is_ok(), "room was made above");
+    }
+
+    /// A draining session ends with its last stream.
+    fn check_drained(&mut self) {
+        if self.phase == Phase::Draining && self.table.is_empty() {
+            self.end(None);
+        }
+    }
+
+    fn end(&mut self, error: Option<Error>) {
+        self.phase = Phase::Closed;
+        self.error = error;
+        self.events.push_back(Event::Closing);
+        self.wake_opener();
+        for key in self.table.keys() {
+            self.fail(key, StreamError::SessionEnded);
+        }
+        self.opened.clear();
+    }
+}
+
+impl Stream {
+    fn new(state: StreamState, priority: u8, now: Instant) -> Self {
+        Self {
+            state,
+            priority,
+            failure: None,
+            complete: false,
+            head: None,
+            inbox: Inbox::default(),
+            receive_window: Window::new(INITIAL_WINDOW),
+            target: INITIAL_WINDOW,
+            charged: 0,
+            unread_since: None,
+            epoch: (now, 0),
+            send_window: Window::new(INITIAL_WINDOW),
+            in_flight: Deque::new(),
+            wants_write: false,
+            turn: 0,
+            pass: 0,
+            readable: false,
+            writable: false,
+            credit_due: false,
+            released: false,
+        }
+    }
+
+    fn failed(&mut self) -> StreamError {
+        self.failure.unwrap_or(StreamError::State)
+    }
+
+    /// Octets of DATA that may be sent on this stream now.
+    fn send_credit(&self, profile: Profile, side: Side) -> usize {
+        match (profile, side) {
+            // Its agent never gives credit for uploads: they only pass if the window is ignored.
+            (Profile::Amahi, Side::Client) => usize::MAX,
+            (Profile::Amahi, Side::Server) if self.in_flight.is_full() => 0,
+            _ => self.send_window.available(),
+        }
+    }
+
+    /// Credit that would take the peer's window back to its target, in octets.
+    fn missing_credit(&self) -> i64 {
+        if !self.state.can_receive() {
+            return 0;
+        }
+        let unread = i64::try_from(self.inbox.len()).unwrap_or(i64::MAX);
+        i64::from(self.target) - self.receive_window.value() - unread
+    }
+
+    /// Octets that the stream holds or may be sent, which is what it charges.
+    fn holds(&self) -> usize {
+        let unread = self.inbox.len();
+        if self.state.can_receive() {
+            (self.receive_window.available() + unread).max(self.target as usize)
+        } else {
+            unread
+        }
+    }
+}
+
+/// Target of the session's receive window towards a peer that keeps one.
+const SESSION_TARGET: u32 = SESSION_WINDOW;
+
+/// A violation and the status that tells the peer (SPDY/3.1 2.4.2; docs/protocol.md).
+const fn status_of(fault: StreamFault) -> Status {
+    match fault {
+        StreamFault::IdInUse
+        | StreamFault::BeforeReply
+        | StreamFault::HeaderTooLarge
+        | StreamFault::HeaderMalformed
+        | StreamFault::ReplyHead => Status::ProtocolError,
+        StreamFault::TooManyStreams | StreamFault::Push => Status::RefusedStream,
+        StreamFault::NotActive => Status::InvalidStream,
+        StreamFault::AfterFin => Status::StreamAlreadyClosed,
+        StreamFault::SecondReply => Status::StreamInUse,
+        StreamFault::Overrun | StreamFault::WindowOverflow => Status::FlowControlError,
+        StreamFault::Version => Status::UnsupportedVersion,
+    }
+}

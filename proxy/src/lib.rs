@@ -1,0 +1,1 @@
+//! The public proxy, as a library with a thin main; its modules follow.
