@@ -276,7 +276,8 @@ impl<'a> Control<'a> {
             SETTINGS => {
                 at_least(4)?;
                 let octets = &payload[4..];
-                if octets.len() % 8 != 0 || octets.len() / 8 != word(payload, 0) as usize {
+                if !octets.len().is_multiple_of(8) || octets.len() / 8 != word(payload, 0) as usize
+                {
                     return Err(PeerFault::SettingsCount);
                 }
                 Self::Settings(SettingsEntries { octets })

@@ -36,9 +36,9 @@ use crate::{
     frame::{self, Reason, Status, StreamId},
     headers::{Decoder, Encoder, Headers},
     limits::{
-        AMAHI_FRAMES_IN_FLIGHT, CREDIT_STEP_MAX, FOREIGN_HEADER_BLOCK, INITIAL_WINDOW,
-        PING_ANSWERS, RECENT_IDS, SESSION_WINDOW, STREAM_WINDOW_HEAD_START, STREAM_WINDOW_MAX,
-        STREAMS, Timings,
+        AMAHI_FRAMES_IN_FLIGHT, CHEAP_FRAMES, CONTROL_FRAME, CREDIT_STEP_MAX, FOREIGN_HEADER_BLOCK,
+        INITIAL_WINDOW, OUTPUT, PING_ANSWERS, RECENT_IDS, SESSION_WINDOW, STREAM_WINDOW_HEAD_START,
+        STREAM_WINDOW_MAX, STREAMS, TUNNEL_BUDGET, Timings,
     },
     schedule::Schedule,
     stream::{Inbox, StreamState},
@@ -680,6 +680,46 @@ impl Session {
         self.table.get(key).map_or(Some(StreamError::State), |stream| stream.failure)
     }
 
+    /// Credit of a stream, or of the session for `None`, in octets: what we may send, and what the
+    /// peer may send. Below zero after an overrun or a lowered initial window.
+    #[must_use]
+    pub fn windows(&self, key: Option<Key>) -> Option<(i64, i64)> {
+        match key {
+            None => Some((self.send_window.value(), self.received.window.value())),
+            Some(key) => {
+                let stream = self.table.get(key)?;
+                Some((stream.send_window.value(), stream.receive_window.value()))
+            }
+        }
+    }
+
+    /// Checks what must hold between any two calls; for tests and fuzzing.
+    ///
+    /// # Errors
+    /// The statement that does not hold.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        let charged: usize = self.table.iter().map(|(_, stream)| stream.charged).sum();
+        let under = self.table.iter().any(|(_, stream)| stream.holds() > stream.charged);
+        let idle_holds = self.table.is_empty() && !self.schedule.is_empty();
+        for (broken, statement) in [
+            (charged != self.account.used(), "the account is the sum of the charges"),
+            (charged > TUNNEL_BUDGET, "charges stay within the tunnel's budget"),
+            (under, "a stream charges what it holds"),
+            (self.table.len() > STREAMS, "the table is bounded"),
+            (self.opened.len() > STREAMS, "unaccepted streams are bounded"),
+            (idle_holds, "nobody waits without a stream"),
+            (self.output.waiting().len() > OUTPUT_MAX, "the output is bounded"),
+            (self.resets.len() > RESETS_MAX, "resets that wait are bounded"),
+            (self.credit_due.len() > STREAMS, "credit that waits is bounded"),
+            (self.events.len() > EVENTS_MAX, "events that wait are bounded"),
+        ] {
+            if broken {
+                return Err(statement);
+            }
+        }
+        Ok(())
+    }
+
     // Private.
 
     /// Octets that are shared out at a time: with the frame's header they fill a TLS record.
@@ -847,18 +887,18 @@ impl Session {
     }
 
     fn notify_writable(&mut self, key: Key) {
-        if let Some(stream) = self.table.get_mut(key) {
-            if !std::mem::replace(&mut stream.writable, true) {
-                self.events.push_back(Event::Writable(key));
-            }
+        if let Some(stream) = self.table.get_mut(key)
+            && !std::mem::replace(&mut stream.writable, true)
+        {
+            self.events.push_back(Event::Writable(key));
         }
     }
 
     fn notify_readable(&mut self, key: Key) {
-        if let Some(stream) = self.table.get_mut(key) {
-            if !std::mem::replace(&mut stream.readable, true) {
-                self.events.push_back(Event::Readable(key));
-            }
+        if let Some(stream) = self.table.get_mut(key)
+            && !std::mem::replace(&mut stream.readable, true)
+        {
+            self.events.push_back(Event::Readable(key));
         }
     }
 
@@ -867,9 +907,14 @@ impl Session {
         self.resets.push_back((stream, status));
     }
 
-    /// Ends a stream without a frame; its reader and writer learn why.
+    /// Ends a stream without a frame; its reader and writer learn why. One that was never accepted
+    /// has neither, and goes at once.
     fn fail(&mut self, key: Key, error: StreamError) {
         let Some(stream) = self.table.get_mut(key) else { return };
+        if let Some(at) = self.opened.iter().position(|opened| *opened == key) {
+            self.opened.remove(at);
+            stream.released = true;
+        }
         if stream.failure.is_none() {
             stream.complete = !stream.state.can_receive();
             stream.failure = Some(error);
@@ -925,7 +970,6 @@ impl Session {
         for key in self.table.keys() {
             self.fail(key, StreamError::SessionEnded);
         }
-        self.opened.clear();
     }
 }
 
@@ -988,6 +1032,13 @@ impl Stream {
         }
     }
 }
+
+/// Most octets that ever wait: the output, its room for control frames, one header block.
+const OUTPUT_MAX: usize = OUTPUT + 8_192 + CONTROL_FRAME + frame::HEADER;
+/// Most RST_STREAM frames that wait: one a slot, and those that the flood budget allows.
+const RESETS_MAX: usize = STREAMS + CHEAP_FRAMES as usize;
+/// Most events that wait if nobody takes them: two a slot, and one for each cheap frame or opening.
+const EVENTS_MAX: usize = 3 * STREAMS + CHEAP_FRAMES as usize;
 
 /// Target of the session's receive window towards a peer that keeps one.
 const SESSION_TARGET: u32 = SESSION_WINDOW;

@@ -663,10 +663,10 @@ impl State {
     /// After a command: hands on events, and wakes the driver if there is something to send.
     fn pump(&mut self) {
         self.pump_without_driver();
-        if self.session.wants_transmit() || self.session.is_closed() {
-            if let Some(driver) = &self.driver {
-                driver.wake_by_ref();
-            }
+        if (self.session.wants_transmit() || self.session.is_closed())
+            && let Some(driver) = &self.driver
+        {
+            driver.wake_by_ref();
         }
     }
 

@@ -403,12 +403,6 @@ impl Session {
             // "Rapid reset": opening and resetting costs us more than the peer.
             self.cheap.on_cheap(now)?;
         }
-        let Some(stream) = self.table.get_mut(key) else { return Ok(()) };
-        let unaccepted = stream.head.is_some() && self.config.side == Side::Server;
-        stream.released |= unaccepted;
-        if unaccepted {
-            self.opened.retain(|opened| *opened != key);
-        }
         if status == Status::RefusedStream as u32 {
             self.fail(key, StreamError::Refused);
         } else {
@@ -512,16 +506,8 @@ impl Session {
 
     /// The peer broke the rules of a stream: it ends, and the peer is told.
     fn violated(&mut self, key: Key, fault: StreamFault) {
-        let number = key.id.value();
-        let unaccepted = self.opened.contains(&key);
-        if unaccepted {
-            self.opened.retain(|opened| *opened != key);
-            if let Some(stream) = self.table.get_mut(key) {
-                stream.released = true;
-            }
-        }
         self.fail(key, StreamError::Violation(fault));
-        self.queue_reset(number, status_of(fault));
+        self.queue_reset(key.id.value(), status_of(fault));
     }
 }
 

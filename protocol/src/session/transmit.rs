@@ -160,15 +160,15 @@ impl Session {
             self.output.control(&Control::RstStream { stream, status: status as u32 });
         }
         self.encode_credit(now);
-        if self.output.has_control_room() {
-            if let Some(id) = self.liveness.take_due(now) {
-                self.output.control(&Control::Ping(id));
-            }
+        if self.output.has_control_room()
+            && let Some(id) = self.liveness.take_due(now)
+        {
+            self.output.control(&Control::Ping(id));
         }
-        if self.output.has_control_room() {
-            if let Some(reason) = self.goaway.take() {
-                self.say_goodbye(reason);
-            }
+        if self.output.has_control_room()
+            && let Some(reason) = self.goaway.take()
+        {
+            self.say_goodbye(reason);
         }
     }
 

@@ -1,5 +1,11 @@
 //! Two sessions joined by wires in virtual time: no sockets, no threads, no clock.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed unwrap is a failed test; numbers here are small"
+)]
+
 mod hostile;
 mod liveness;
 mod pair;
