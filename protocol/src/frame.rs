@@ -8,6 +8,8 @@
 //!          | flags 8 | length 24    |         | flags 8 | length 24  |
 //! ```
 
+use std::fmt;
+
 use crate::error::PeerFault;
 
 /// Octets of a frame header.
@@ -334,6 +336,44 @@ impl<'a> Control<'a> {
             Self::GoAway { last_good, reason } => two_words(out, GOAWAY, last_good, reason),
             Self::WindowUpdate { stream, delta } => two_words(out, WINDOW_UPDATE, stream, delta),
             Self::Skipped(kind) => control(out, kind, 0, 0),
+        }
+    }
+}
+
+/// Without header blocks: they hold secrets.
+impl fmt::Display for Control<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flag = |set: bool, name: &'static str| if set { name } else { "" };
+        match *self {
+            Self::SynStream { stream, associated, priority, fin, unidirectional, block } => {
+                let (fin, one_way) = (flag(fin, " fin"), flag(unidirectional, " unidirectional"));
+                write!(f, "SYN_STREAM stream={stream} priority={priority}{fin}{one_way}")?;
+                if associated != 0 {
+                    write!(f, " associated={associated}")?;
+                }
+                write!(f, " block={}", block.len())
+            }
+            Self::SynReply { stream, fin, block } => {
+                write!(f, "SYN_REPLY stream={stream}{} block={}", flag(fin, " fin"), block.len())
+            }
+            Self::RstStream { stream, status } => {
+                write!(f, "RST_STREAM stream={stream} status={status}")
+            }
+            Self::Settings(entries) => {
+                f.write_str("SETTINGS")?;
+                entries.iter().try_for_each(|(id, value)| write!(f, " {id}={value}"))
+            }
+            Self::Ping(id) => write!(f, "PING id={id}"),
+            Self::GoAway { last_good, reason } => {
+                write!(f, "GOAWAY last_good={last_good} reason={reason}")
+            }
+            Self::Headers { stream, fin, block } => {
+                write!(f, "HEADERS stream={stream}{} block={}", flag(fin, " fin"), block.len())
+            }
+            Self::WindowUpdate { stream, delta } => {
+                write!(f, "WINDOW_UPDATE stream={stream} delta={delta}")
+            }
+            Self::Skipped(kind) => write!(f, "type {kind} skipped"),
         }
     }
 }

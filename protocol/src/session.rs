@@ -11,6 +11,9 @@
 //! It is one thing, a session's commands and queries; what arrives is in `receive`, what leaves in
 //! `transmit`, and each state of its own has a file (`output`, `liveness`, `flood`, `table`).
 
+mod active;
+mod config;
+mod credit;
 mod flood;
 mod liveness;
 mod output;
@@ -18,144 +21,31 @@ mod receive;
 mod table;
 mod transmit;
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, fmt, io, sync::Arc, task::Poll, time::Instant};
 
 use heapless::Deque;
 
-pub use self::table::Key;
-use self::{flood::CheapFrames, liveness::Liveness, output::Output, receive::Input, table::Table};
+use self::{
+    active::Stream, flood::CheapFrames, liveness::Liveness, output::Output, receive::Input,
+    table::Table,
+};
+pub use self::{
+    config::{Config, Counters, Direction, Event, OpenRefused, Profile, Side, Trace},
+    table::Key,
+};
 use crate::{
-    budget::{Account, Budget},
+    budget::Account,
     error::{Error, StreamError, StreamFault},
     frame::{self, Reason, Status, StreamId},
     headers::{Decoder, Encoder, Headers},
     limits::{
-        AMAHI_FRAMES_IN_FLIGHT, CHEAP_FRAMES, CONTROL_FRAME, CREDIT_STEP_MAX, FOREIGN_HEADER_BLOCK,
-        INITIAL_WINDOW, OUTPUT, PING_ANSWERS, RECENT_IDS, SESSION_WINDOW, STREAM_WINDOW_HEAD_START,
-        STREAM_WINDOW_MAX, STREAMS, TUNNEL_BUDGET, Timings,
+        CHEAP_FRAMES, CONTROL_FRAME, FOREIGN_HEADER_BLOCK, INITIAL_WINDOW, OUTPUT, PING_ANSWERS,
+        RECENT_IDS, SESSION_WINDOW, STREAM_WINDOW_HEAD_START, STREAMS, TUNNEL_BUDGET,
     },
     schedule::Schedule,
-    stream::{Inbox, StreamState},
+    stream::StreamState,
     window::Window,
 };
-
-/// SPDY role: the client opens streams with odd ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The proxy.
-    Client,
-    /// The agent.
-    Server,
-}
-
-/// How a peer behaves (docs/protocol.md, "Profiles").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// It named itself in the handshake: the strict protocol.
-    Ours,
-    /// A foreign stack with the full flow control of SPDY/3.1.
-    Plain31,
-    /// A nameless peer, treated as Amahi's Go library until it shows that it is not: no HEADERS,
-    /// GOAWAY or session WINDOW_UPDATE is sent to it, streams are opened one at a time.
-    Amahi,
-}
-
-/// What a session is to do.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Our role.
-    pub side: Side,
-    /// What the handshake said of the peer.
-    pub profile: Profile,
-    /// The peer promised stored header blocks: no inflater is made, anything else ends the session.
-    pub stored_only: bool,
-    /// Streams at a time, at most [`STREAMS`], the default.
-    pub streams: usize,
-    /// Streams with a body that the peer may have open at a time; default [`STREAMS`].
-    pub uploads: usize,
-    /// Whether receive windows of streams grow; default true for the client side only.
-    pub grow: bool,
-    /// Durations.
-    pub timings: Timings,
-    /// Budget of the process.
-    pub budget: Arc<Budget>,
-}
-
-impl Config {
-    /// The defaults for a role and a profile.
-    #[must_use]
-    pub fn new(side: Side, profile: Profile, budget: Arc<Budget>) -> Self {
-        Self {
-            side,
-            profile,
-            stored_only: false,
-            streams: STREAMS,
-            uploads: STREAMS,
-            grow: side == Side::Client,
-            timings: Timings::default(),
-            budget,
-        }
-    }
-}
-
-/// What a session has counted since it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Octets received, frame headers included.
-    pub octets_received: u64,
-    /// Octets handed to the transport, frame headers included.
-    pub octets_sent: u64,
-    /// Streams opened by either side.
-    pub streams_opened: u64,
-    /// Streams that hold a slot now.
-    pub streams_now: usize,
-    /// RST_STREAM frames received.
-    pub resets_received: u64,
-    /// RST_STREAM frames sent.
-    pub resets_sent: u64,
-    /// Streams cut because they were the longest stalled when a budget was spent.
-    pub stalled_cut: u64,
-    /// Largest receive window that a stream grew to, in octets.
-    pub largest_window: u32,
-    /// Octets that the streams hold of the tunnel's budget now.
-    pub budget_used: usize,
-    /// The last measured round trip.
-    pub round_trip: Option<Duration>,
-}
-
-/// What happened; each is a reason to call the command it names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A stream of the peer waits for [`Session::accept`].
-    Opened,
-    /// [`Session::take_head`], [`Session::read`] or [`Session::take_chunk`] has news: a reply,
-    /// DATA, FIN or the stream's failure.
-    Readable(Key),
-    /// A command that answered `Pending` may be repeated, or the stream failed.
-    Writable(Key),
-    /// [`Session::open`] may be repeated.
-    Room,
-    /// No stream can be opened any more.
-    Closing,
-}
-
-/// Why no stream was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenRefused {
-    /// Not now; [`Event::Room`] tells when to try again. (A process budget that other tunnels use
-    /// up gives no event: try again after a while too.)
-    Wait,
-    /// Never again: the session ends or the ids are used up.
-    Closed,
-    /// The header block is too large for this peer.
-    TooLarge,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -235,40 +125,6 @@ struct SessionCredit {
     since: Option<Instant>,
     /// Size that the window is kept at.
     target: u32,
-}
-
-#[derive(Debug)]
-struct Stream {
-    state: StreamState,
-    priority: u8,
-    failure: Option<StreamError>,
-    /// All that the peer had to say arrived before the failure, and stays good.
-    complete: bool,
-
-    head: Option<Headers>,
-    inbox: Inbox,
-    /// What the peer may send.
-    receive_window: Window,
-    /// Size that the receive window is kept at.
-    target: u32,
-    charged: usize,
-    /// Since when something waits unread.
-    unread_since: Option<Instant>,
-    /// Start of the growth epoch, and what was read in it; below 0 for what lay there before.
-    epoch: (Instant, i64),
-
-    send_window: Window,
-    /// DATA frames that an Amahi peer has not acknowledged, in octets each.
-    in_flight: Deque<u32, AMAHI_FRAMES_IN_FLIGHT>,
-    wants_write: bool,
-    /// Octets of room that it was promised.
-    turn: usize,
-    pass: u64,
-
-    readable: bool,
-    writable: bool,
-    credit_due: bool,
-    released: bool,
 }
 
 impl Session {
@@ -359,7 +215,7 @@ impl Session {
         stream.send_window = Window::new(self.peer_window);
         stream.charged = first_window;
         let block = self.encoder.encode(headers);
-        self.output.control(&frame::Control::SynStream {
+        self.send(&frame::Control::SynStream {
             stream: id.value(),
             associated: 0,
             priority,
@@ -415,7 +271,7 @@ impl Session {
         self.cheap.on_useful();
         let block = self.encoder.encode(headers);
         let stream = key.id.value();
-        self.output.control(&frame::Control::SynReply { stream, fin, block: &block });
+        self.send(&frame::Control::SynReply { stream, fin, block: &block });
         self.settle(key);
         Poll::Ready(Ok(()))
     }
@@ -500,6 +356,7 @@ impl Session {
         let sent = stream.state.on_data_sent(end && filled == max);
         debug_assert!(sent.is_ok(), "can_send() was checked above");
         self.send_window.consume(filled);
+        self.trace(Direction::Sent, format_args!("DATA stream={} len={filled}", key.id.value()));
         self.cheap.on_useful();
         self.settle(key);
         Poll::Ready(Ok(filled))
@@ -529,6 +386,7 @@ impl Session {
         if let Err(error) = stream.state.on_data_sent(true) {
             return Poll::Ready(Err(error));
         }
+        self.trace(Direction::Sent, format_args!("DATA stream={} fin len=0", key.id.value()));
         self.output.fin(key.id);
         self.settle(key);
         Poll::Ready(Ok(()))
@@ -729,6 +587,18 @@ impl Session {
     /// Room below which a frame is not started, in octets.
     const SLIVER: usize = 1_024;
 
+    fn trace(&self, direction: Direction, frame: fmt::Arguments<'_>) {
+        if let Some(trace) = &self.config.trace {
+            trace.show(direction, frame);
+        }
+    }
+
+    /// Adds a control frame to the output.
+    fn send(&mut self, frame: &frame::Control<'_>) {
+        self.trace(Direction::Sent, format_args!("{frame}"));
+        self.output.control(frame);
+    }
+
     fn is_ours(&self, id: StreamId) -> bool {
         id.is_odd() == (self.config.side == Side::Client)
     }
@@ -741,115 +611,10 @@ impl Session {
                 && !self.table.iter().any(|(_, stream)| stream.state.is_awaiting_reply())
     }
 
-    /// Charges a first window; where the budget is spent, cuts the longest stalled stream.
-    fn charge_first_window(&mut self, now: Instant) -> bool {
-        let octets = INITIAL_WINDOW as usize;
-        if self.account.try_open(octets) {
-            return true;
-        }
-        let limit = self.config.timings.cut_stalled;
-        let stalled = self.table.iter().filter_map(|(key, stream)| {
-            let since = stream.unread_since?;
-            (stream.failure.is_none() && now.saturating_duration_since(since) >= limit)
-                .then_some((since, key))
-        });
-        let Some((_, key)) = stalled.min_by_key(|(since, _)| *since) else { return false };
-        self.fail(key, StreamError::Stalled);
-        self.queue_reset(key.id.value(), Status::Cancel);
-        self.counters.stalled_cut += 1;
-        self.account.try_open(octets)
-    }
-
     fn session_send_credit(&self) -> usize {
         match self.profile {
             Profile::Amahi => usize::MAX,
             Profile::Ours | Profile::Plain31 => self.send_window.available(),
-        }
-    }
-
-    /// Hands octets to the caller and sees to credit, growth and charge.
-    fn deliver<T>(
-        &mut self,
-        key: Key,
-        now: Instant,
-        take: impl FnOnce(&mut Inbox) -> Option<(usize, T)>,
-    ) -> Poll<Result<Option<T>, StreamError>> {
-        let Some(stream) = self.table.get_mut(key) else {
-            return Poll::Ready(Err(StreamError::State));
-        };
-        if let Some(error) = stream.failure.filter(|_| !stream.complete) {
-            return Poll::Ready(Err(error));
-        }
-        let Some((count, taken)) = take(&mut stream.inbox) else {
-            let more = stream.state.can_receive();
-            return if more { Poll::Pending } else { Poll::Ready(Ok(None)) };
-        };
-        let waited = stream.unread_since.map(|since| now.saturating_duration_since(since));
-        stream.unread_since = (!stream.inbox.is_empty()).then_some(now);
-        if waited.is_some_and(|waited| waited > self.config.timings.stall) {
-            stream.target = INITIAL_WINDOW;
-            let backlog = count + stream.inbox.len();
-            stream.epoch = (now, -i64::try_from(backlog).unwrap_or(i64::MAX));
-        }
-        self.see_to_growth(key, count, now);
-        self.see_to_credit(key);
-        self.see_to_charge(key);
-        Poll::Ready(Ok(Some(taken)))
-    }
-
-    /// Doubles the window of a stream whose reader took a whole window within two round trips:
-    /// then the window, not the reader, sets the pace.
-    fn see_to_growth(&mut self, key: Key, count: usize, now: Instant) {
-        if !self.config.grow || self.profile == Profile::Amahi {
-            return;
-        }
-        let Some(stream) = self.table.get_mut(key) else { return };
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        stream.epoch.1 = stream.epoch.1.saturating_add(count);
-        if stream.epoch.1 < i64::from(stream.target) || !stream.state.can_receive() {
-            return;
-        }
-        let took = now.saturating_duration_since(stream.epoch.0);
-        stream.epoch = (now, 0);
-        let target = stream.target;
-        if target == STREAM_WINDOW_MAX {
-            return;
-        }
-        self.liveness.measure(now);
-        if self.liveness.round_trip().is_some_and(|round_trip| took <= round_trip * 2) {
-            self.grow(key, target.saturating_mul(2).min(STREAM_WINDOW_MAX));
-        }
-    }
-
-    fn grow(&mut self, key: Key, target: u32) {
-        let Some(stream) = self.table.get_mut(key) else { return };
-        let more = target.saturating_sub(stream.target) as usize;
-        if self.account.try_grow(more) {
-            stream.charged += more;
-            stream.target = target;
-            self.counters.largest_window = self.counters.largest_window.max(target);
-            self.see_to_credit(key);
-        }
-    }
-
-    /// Notes credit that is worth a frame.
-    fn see_to_credit(&mut self, key: Key) {
-        let Some(stream) = self.table.get_mut(key) else { return };
-        let step = (stream.target / 2).min(CREDIT_STEP_MAX);
-        if !stream.credit_due && stream.missing_credit() >= i64::from(step) {
-            stream.credit_due = true;
-            self.credit_due.push(key);
-        }
-    }
-
-    /// Gives back to the budgets what the stream cannot hold any more.
-    fn see_to_charge(&mut self, key: Key) {
-        let Some(stream) = self.table.get_mut(key) else { return };
-        let holds = stream.holds();
-        if holds < stream.charged {
-            self.account.release(stream.charged - holds);
-            stream.charged = holds;
-            self.wake_opener();
         }
     }
 
@@ -969,66 +734,6 @@ impl Session {
         self.wake_opener();
         for key in self.table.keys() {
             self.fail(key, StreamError::SessionEnded);
-        }
-    }
-}
-
-impl Stream {
-    fn new(state: StreamState, priority: u8, now: Instant) -> Self {
-        Self {
-            state,
-            priority,
-            failure: None,
-            complete: false,
-            head: None,
-            inbox: Inbox::default(),
-            receive_window: Window::new(INITIAL_WINDOW),
-            target: INITIAL_WINDOW,
-            charged: 0,
-            unread_since: None,
-            epoch: (now, 0),
-            send_window: Window::new(INITIAL_WINDOW),
-            in_flight: Deque::new(),
-            wants_write: false,
-            turn: 0,
-            pass: 0,
-            readable: false,
-            writable: false,
-            credit_due: false,
-            released: false,
-        }
-    }
-
-    fn failed(&mut self) -> StreamError {
-        self.failure.unwrap_or(StreamError::State)
-    }
-
-    /// Octets of DATA that may be sent on this stream now.
-    fn send_credit(&self, profile: Profile, side: Side) -> usize {
-        match (profile, side) {
-            // Its agent never gives credit for uploads: they only pass if the window is ignored.
-            (Profile::Amahi, Side::Client) => usize::MAX,
-            (Profile::Amahi, Side::Server) if self.in_flight.is_full() => 0,
-            _ => self.send_window.available(),
-        }
-    }
-
-    /// Credit that would take the peer's window back to its target, in octets.
-    fn missing_credit(&self) -> i64 {
-        if !self.state.can_receive() {
-            return 0;
-        }
-        let unread = i64::try_from(self.inbox.len()).unwrap_or(i64::MAX);
-        i64::from(self.target) - self.receive_window.value() - unread
-    }
-
-    /// Octets that the stream holds or may be sent, which is what it charges.
-    fn holds(&self) -> usize {
-        let unread = self.inbox.len();
-        if self.state.can_receive() {
-            (self.receive_window.available() + unread).max(self.target as usize)
-        } else {
-            unread
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Event, Key, Phase, Profile, Session, Side, Stream, status_of};
+use super::{Direction, Event, Key, Phase, Profile, Session, Side, active::Stream, status_of};
 use crate::{
     error::{Error, PeerFault, StreamError, StreamFault},
     frame::{self, Control, HEADER, Header, Reason, SettingsEntries, Status, StreamId},
@@ -113,6 +113,11 @@ impl Session {
     ) -> Result<(), PeerFault> {
         match header {
             Header::Data { stream, fin, len } => {
+                let flag = if fin { " fin" } else { "" };
+                self.trace(
+                    Direction::Received,
+                    format_args!("DATA stream={stream}{flag} len={len}"),
+                );
                 let key = self.on_data_header(stream, fin, len, now)?;
                 if len == 0 {
                     self.on_data(key, &[], fin, 0, now);
@@ -217,6 +222,7 @@ impl Session {
 
     fn on_control(&mut self, head: Head, payload: &[u8], now: Instant) -> Result<(), PeerFault> {
         let control = Control::parse(head.kind, head.flags, payload)?;
+        self.trace(Direction::Received, format_args!("{control}"));
         if head.version != frame::VERSION {
             return self.on_other_version(control, now);
         }
@@ -508,21 +514,6 @@ impl Session {
     fn violated(&mut self, key: Key, fault: StreamFault) {
         self.fail(key, StreamError::Violation(fault));
         self.queue_reset(key.id.value(), status_of(fault));
-    }
-}
-
-impl Stream {
-    /// Takes frames of an Amahi peer off the list of those under way.
-    fn acknowledge(&mut self, delta: u32) {
-        let mut left = delta;
-        while let Some(first) = self.in_flight.front_mut() {
-            if *first > left {
-                *first -= left;
-                return;
-            }
-            left -= *first;
-            self.in_flight.pop_front();
-        }
     }
 }
 

@@ -126,7 +126,7 @@ impl Session {
 
     /// Whether the peer owes a reply, DATA or credit, so that silence is suspicious.
     fn is_owed(&self) -> bool {
-        let owes = |stream: &super::Stream| {
+        let owes = |stream: &super::active::Stream| {
             stream.state.is_awaiting_reply()
                 || stream.wants_write
                 || stream.state.can_receive() && stream.receive_window.available() > 0
@@ -137,7 +137,7 @@ impl Session {
     /// Whether a nameless peer fell silent exactly where a session window of 64 KiB ends, although
     /// a stream of it has credit. (A paused viewer's stream has none, and tells nothing.)
     fn may_keep_session_window(&self) -> bool {
-        let starved = |stream: &super::Stream| {
+        let starved = |stream: &super::active::Stream| {
             stream.state.can_receive()
                 && stream.receive_window.available() >= INITIAL_WINDOW as usize / 2
         };
@@ -149,7 +149,7 @@ impl Session {
     fn encode_control(&mut self, now: Instant) {
         while self.output.has_control_room() {
             let Some(id) = self.ping_answers.pop_front() else { break };
-            self.output.control(&Control::Ping(id));
+            self.send(&Control::Ping(id));
         }
         if self.greeting && self.output.has_control_room() {
             self.greeting = false;
@@ -157,13 +157,13 @@ impl Session {
         }
         while self.output.has_control_room() {
             let Some((stream, status)) = self.resets.pop_front() else { break };
-            self.output.control(&Control::RstStream { stream, status: status as u32 });
+            self.send(&Control::RstStream { stream, status: status as u32 });
         }
         self.encode_credit(now);
         if self.output.has_control_room()
             && let Some(id) = self.liveness.take_due(now)
         {
-            self.output.control(&Control::Ping(id));
+            self.send(&Control::Ping(id));
         }
         if self.output.has_control_room()
             && let Some(reason) = self.goaway.take()
@@ -180,6 +180,7 @@ impl Session {
         };
         let mut settings = Vec::with_capacity(20);
         frame::encode_settings(&[(frame::SETTINGS_MAX_CONCURRENT_STREAMS, streams)], &mut settings);
+        self.trace(super::Direction::Sent, format_args!("SETTINGS 4={streams}"));
         self.output.append(&settings);
         self.received.target = SESSION_TARGET;
         self.return_session_credit();
@@ -204,7 +205,7 @@ impl Session {
             stream.credit_due = false;
             let delta = u32::try_from(stream.missing_credit().max(0)).unwrap_or(0);
             if delta > 0 && stream.receive_window.replenish(delta).is_ok() {
-                self.output.control(&Control::WindowUpdate { stream: key.id.value(), delta });
+                self.send(&Control::WindowUpdate { stream: key.id.value(), delta });
             }
         }
         if self.credit_due.is_empty() {
@@ -218,7 +219,7 @@ impl Session {
         let missing = i64::from(self.received.target) - self.received.window.value();
         let delta = u32::try_from(missing.max(0)).unwrap_or(0);
         if delta > 0 && self.received.window.replenish(delta).is_ok() {
-            self.output.control(&Control::WindowUpdate { stream: 0, delta });
+            self.send(&Control::WindowUpdate { stream: 0, delta });
         }
         self.received.unreturned = 0;
         self.received.since = None;
@@ -228,7 +229,7 @@ impl Session {
     fn say_goodbye(&mut self, reason: Reason) {
         if self.profile != Profile::Amahi {
             let last_good = self.last_accepted;
-            self.output.control(&Control::GoAway { last_good, reason: reason as u32 });
+            self.send(&Control::GoAway { last_good, reason: reason as u32 });
         }
     }
 }
