@@ -1,1 +1,56 @@
-//! The public proxy, as a library with a thin main; its modules follow.
+//! The public server: HTTP clients on one side, agents that dialled in on the other.
+//!
+//! A library that other programs can embed ([`server::Server`]) and, in [`command`], the program
+//! `spdy-proxy`. The modules stand in order, top to bottom: each uses only modules listed below
+//! its own (`scripts/check-order` holds that).
+//!
+//! ```no_run
+//! use spdy_proxy::{server::Server, settings::Settings};
+//!
+//! let mut settings = Settings::new("/var/lib/my-program/spdy-proxy");
+//! settings.listen = vec![([0, 0, 0, 0], 8080).into()];
+//! let server = Server::bind(settings)?;
+//! let stop = server.handle();
+//! let serving = std::thread::spawn(move || server.run());
+//! // ... the program does its own work, then:
+//! stop.stop();
+//! # let _ = serving.join();
+//! # Ok::<(), spdy_proxy::server::StartError>(())
+//! ```
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod command;
+
+pub mod args;
+
+pub mod server;
+
+mod downstream;
+
+pub mod admin;
+
+mod relay;
+
+mod upstream;
+
+mod worker;
+
+pub mod registry;
+
+pub mod state;
+
+pub mod tls;
+
+pub mod settings;
+
+pub mod config;
+
+mod socket;
+
+mod watch;
+
+pub mod gate;
+
+pub mod stop;
+
+pub mod log;

@@ -1,0 +1,269 @@
+//! The command line.
+//!
+//! It owns the flags and turns them into a [`Command`]. What they mean together is
+//! [`crate::config`]'s.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use argh::FromArgs;
+
+use crate::config::{Access, Options};
+
+/// What the program is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve a folder.
+    Serve {
+        /// What the flags say.
+        options: Box<Options>,
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
+    /// Register with a proxy.
+    Join {
+        /// The code, if it was given.
+        code: Option<String>,
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
+    /// Print this and end with success: `--help`, `--version`.
+    Print(String),
+}
+
+/// Reads the arguments, the program's own name first.
+///
+/// # Errors
+/// One line that says what is wrong; the exit code is 64.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let mut words = Vec::new();
+    for arg in args.into_iter().skip(1) {
+        let arg = arg.into_string().map_err(|arg| {
+            format!("argument {} is not UTF-8", arg.to_string_lossy().escape_debug())
+        })?;
+        // The parser takes no `--flag=value`.
+        match arg.split_once('=') {
+            Some((flag, value)) if flag.len() > 2 && flag.starts_with("--") => {
+                words.extend([flag.to_owned(), value.to_owned()]);
+            }
+            _ => words.push(arg),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let flags = match Flags::from_args(&["spdy-agent"], &words) {
+        Ok(flags) => flags,
+        Err(exit) if exit.status.is_ok() => return Ok(Command::Print(exit.output)),
+        Err(exit) => return Err(one_line(&exit.output)),
+    };
+    if flags.version {
+        return Ok(Command::Print(format!("spdy-agent {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    let Some(Subcommand::Join(join)) = flags.command else {
+        return Ok(Command::Serve {
+            config: flags.config.clone(),
+            options: Box::new(flags.into()),
+        });
+    };
+    let code = join.code;
+    let config = join.config.or_else(|| flags.config.clone());
+    if Options::from(Flags { config: None, command: None, ..flags }) != Options::default() {
+        return Err("join takes no other flag than --config".to_owned());
+    }
+    Ok(Command::Join { code, config })
+}
+
+/// Serves a folder of this machine through a tunnel to spdy-proxy.
+#[derive(FromArgs)]
+struct Flags {
+    /// folder to serve
+    #[argh(option, short = 'r', arg_name = "dir")]
+    root: Option<PathBuf>,
+
+    /// proxy to dial, HOST:PORT or [v6]:PORT; may be repeated (default localhost:1444)
+    #[argh(option, arg_name = "address")]
+    proxy: Vec<String>,
+
+    /// PEM file of authorities that issued the proxy's certificate
+    #[argh(option, arg_name = "file")]
+    ca: Option<PathBuf>,
+
+    /// SHA-256 of the proxy's public key, hexadecimal or base64; may be repeated
+    #[argh(option, arg_name = "sha256")]
+    pin: Vec<String>,
+
+    /// verify nothing and send no token; only for proxies of the original
+    #[argh(switch)]
+    insecure: bool,
+
+    /// name this machine is reached by (default: its host name)
+    #[argh(option, arg_name = "name")]
+    name: Option<String>,
+
+    /// file with the token for the proxy
+    #[argh(option, arg_name = "file")]
+    token_file: Option<PathBuf>,
+
+    /// let clients put files
+    #[argh(switch)]
+    allow_write: bool,
+
+    /// log every request and session to stderr
+    #[argh(switch, short = 's')]
+    session_debug: bool,
+
+    /// least important lines to log: error, warn, info (default) or debug
+    #[argh(option, arg_name = "level")]
+    log: Option<String>,
+
+    /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+
+    #[argh(subcommand)]
+    command: Option<Subcommand>,
+}
+
+impl From<Flags> for Options {
+    fn from(flags: Flags) -> Self {
+        Self {
+            root: flags.root,
+            proxies: flags.proxy,
+            access: Access {
+                ca: flags.ca,
+                pins: flags.pin,
+                insecure: flags.insecure,
+                token_file: flags.token_file,
+            },
+            name: flags.name,
+            allow_write: flags.allow_write,
+            session_debug: flags.session_debug,
+            log: flags.log,
+        }
+    }
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Subcommand {
+    Join(Join),
+}
+
+/// Registers this machine with a proxy and writes the configuration.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "join")]
+struct Join {
+    /// what `spdy-proxy pair` printed; asked for if it is not given
+    #[argh(positional)]
+    code: Option<String>,
+
+    /// configuration file to write (default /etc/spdy-agent/agent.conf for root, else the user's)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// The parser says what is wrong in its first line and how to get help in others.
+fn one_line(output: &str) -> String {
+    let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Command, String> {
+        parse(["spdy-agent"].iter().chain(words).map(OsString::from))
+    }
+
+    fn options(words: &[&str]) -> Options {
+        match parsed(words) {
+            Ok(Command::Serve { options, .. }) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_flags_are_taken_in_both_forms() {
+        let wanted = Options {
+            root: Some("/srv".into()),
+            proxies: vec!["a:1".into(), "[::1]:2".into()],
+            access: Access {
+                ca: Some("ca.pem".into()),
+                pins: vec!["x=".into(), "y".into()],
+                insecure: true,
+                token_file: Some("t".into()),
+            },
+            name: Some("nas".into()),
+            allow_write: true,
+            session_debug: true,
+            log: Some("debug".into()),
+        };
+        let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
+                      --name nas --token-file t --allow-write -s --log debug";
+        let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
+        assert_eq!(options(&spaced), wanted);
+        let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
+                      --insecure --name=nas --token-file=t --allow-write -s --log=debug";
+        let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
+        assert_eq!(options(&joined), wanted);
+        let config = parsed(&["--config=c"]);
+        assert!(matches!(config, Ok(Command::Serve { config: Some(_), .. })));
+    }
+
+    #[test]
+    fn wrong_words_are_one_line() {
+        for words in [
+            &["--nonsense"][..],
+            &["-r"],
+            &["--root"],
+            &["extra"],
+            &["--share", "a=/b"],
+            &["--forward", "/x=http://y"],
+            &["--follow-into", "/x"],
+            &["--allow-write=yes"],
+            &["status"],
+            &["doctor"],
+            &["rotate"],
+            &["join", "a", "b"],
+            &["join", "--root", "/x"],
+            &["--root", "/x", "join", "code"],
+            &["-r", "/a", "-r", "/b"],
+        ] {
+            let problem = parsed(words).unwrap_err();
+            assert!(!problem.is_empty() && !problem.contains('\n'), "{words:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn argument_that_is_no_text_is_refused() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let args = [OsString::from("spdy-agent"), OsString::from_vec(b"\xff".to_vec())];
+        assert!(parse(args).is_err());
+    }
+
+    #[test]
+    fn join_takes_a_code_or_none() {
+        let with = |words: &[&str]| match parsed(words) {
+            Ok(Command::Join { code, config }) => (code, config),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(with(&["join"]), (None, None));
+        assert_eq!(with(&["join", "CODE"]), (Some("CODE".into()), None));
+        assert_eq!(with(&["join", "CODE", "--config=f"]), (Some("CODE".into()), Some("f".into())));
+        assert_eq!(with(&["--config", "f", "join"]), (None, Some("f".into())));
+    }
+
+    #[test]
+    fn help_and_version_succeed() {
+        let version = parsed(&["--version"]);
+        assert_eq!(
+            version,
+            Ok(Command::Print(format!("spdy-agent {}\n", env!("CARGO_PKG_VERSION"))))
+        );
+        assert!(matches!(parsed(&["--help"]), Ok(Command::Print(text)) if text.contains("--root")));
+        assert!(matches!(parsed(&["join", "--help"]), Ok(Command::Print(_))));
+    }
+}

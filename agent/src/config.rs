@@ -1,0 +1,570 @@
+//! The configuration file, and settings made of it and of the command line.
+//!
+//! It owns the format (one `key value` a line, keys are the long flags, `[proxy ADDRESS]` sections
+//! with their own keys), what overrules what, and every check before the first dial. It does not
+//! know `argv` ([`crate::args`]).
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use ring::rand::{SecureRandom, SystemRandom};
+use spdy_protocol::join::is_origin_name;
+
+use crate::{
+    dial::{Address, Token},
+    log::{Level, Log},
+    origin,
+    supervise::{Proxy, Settings},
+    verify::{Pin, Trust},
+};
+
+/// How to know a proxy and be known by it, as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// `ca`: PEM file of authorities.
+    pub ca: Option<PathBuf>,
+    /// `pin`: SHA-256 of a public key; several are alternatives.
+    pub pins: Vec<String>,
+    /// `insecure`: nothing is verified.
+    pub insecure: bool,
+    /// `token-file`: what proves who we are.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Access {
+    const fn has_trust(&self) -> bool {
+        self.ca.is_some() || !self.pins.is_empty() || self.insecure
+    }
+
+    /// The first of several that says how to verify, with the first token file of all.
+    fn layered(layers: [&Self; 3]) -> Self {
+        let trust = layers.into_iter().find(|layer| layer.has_trust());
+        let token_file = layers.into_iter().find_map(|layer| layer.token_file.clone());
+        Self { token_file, ..trust.cloned().unwrap_or_default() }
+    }
+}
+
+/// What flags or the top of a file say, as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `root`: the folder.
+    pub root: Option<PathBuf>,
+    /// `proxy`: addresses.
+    pub proxies: Vec<String>,
+    /// `ca`, `pin`, `insecure`, `token-file`.
+    pub access: Access,
+    /// `name`: the name we are reached by.
+    pub name: Option<String>,
+    /// `allow-write`.
+    pub allow_write: bool,
+    /// `session-debug`.
+    pub session_debug: bool,
+    /// `log`: the level.
+    pub log: Option<String>,
+}
+
+/// A configuration file that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// What stands above the sections.
+    pub options: Options,
+    /// `instance`: 128 bits made by join.
+    pub instance: Option<[u8; 16]>,
+    /// `[proxy ADDRESS]`.
+    pub sections: Vec<(String, Access)>,
+}
+
+/// Why there are no settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// What was asked for makes no sense: exit code 64.
+    Usage(String),
+    /// It makes sense but cannot be done here: exit code 1.
+    Failure(String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(problem) | Self::Failure(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl File {
+    /// Reads the file that was named, or the first default that exists; nothing if none does.
+    ///
+    /// # Errors
+    /// The file cannot be read ([`ConfigError::Failure`]) or is wrong ([`ConfigError::Usage`]).
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = named.map(Path::to_owned).or_else(default_path) else {
+            return Ok(Self::default());
+        };
+        let text = fs::read_to_string(&path)
+            .map_err(|error| ConfigError::Failure(format!("{}: {error}", path.display())))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, folder).map_err(|(line, problem)| {
+            ConfigError::Usage(format!("{}:{line}: {problem}", path.display()))
+        })
+    }
+
+    /// Reads a text; relative paths in it start at `folder`.
+    ///
+    /// # Errors
+    /// Number and problem of the first line that is wrong.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, (usize, String)> {
+        let mut file = Self::default();
+        for (at, line) in text.lines().enumerate() {
+            file.take(line.trim(), folder).map_err(|problem| (at + 1, problem))?;
+        }
+        Ok(file)
+    }
+
+    fn take(&mut self, line: &str, folder: &Path) -> Result<(), String> {
+        if line.is_empty() || line.starts_with('#') {
+            return Ok(());
+        }
+        if let Some(address) = section(line) {
+            let address = address?;
+            if self.sections.iter().any(|(known, _)| known == address) {
+                return Err(format!("proxy {address} has a second section"));
+            }
+            self.sections.push((address.to_owned(), Access::default()));
+            return Ok(());
+        }
+        let (key, value) = split(line);
+        let in_section = !self.sections.is_empty();
+        let access =
+            self.sections.last_mut().map_or(&mut self.options.access, |(_, access)| access);
+        match key {
+            "ca" => return once(&mut access.ca, key, path(key, value, folder)?),
+            "token-file" => return once(&mut access.token_file, key, path(key, value, folder)?),
+            "pin" => {
+                access.pins.push(word(key, value)?.to_owned());
+                return Ok(());
+            }
+            "insecure" => {
+                access.insecure = switch(key, value)?;
+                return Ok(());
+            }
+            _ if in_section => return Err(format!("unknown key {key} in a proxy section")),
+            _ => {}
+        }
+        let options = &mut self.options;
+        match key {
+            "root" => once(&mut options.root, key, path(key, value, folder)?),
+            "name" => once(&mut options.name, key, word(key, value)?.to_owned()),
+            "log" => once(&mut options.log, key, word(key, value)?.to_owned()),
+            "proxy" => {
+                options.proxies.push(word(key, value)?.to_owned());
+                Ok(())
+            }
+            "allow-write" => {
+                options.allow_write = switch(key, value)?;
+                Ok(())
+            }
+            "session-debug" => {
+                options.session_debug = switch(key, value)?;
+                Ok(())
+            }
+            "instance" => {
+                let octets = HEXLOWER_PERMISSIVE.decode(word(key, value)?.as_bytes()).ok();
+                let octets = octets.and_then(|octets| octets.try_into().ok());
+                let octets = octets.ok_or("instance is not 32 hexadecimal digits")?;
+                once(&mut self.instance, key, octets)
+            }
+            _ => Err(format!("unknown key {key}")),
+        }
+    }
+}
+
+/// Settings of flags over a file over defaults. Everything is checked here, also that folder and
+/// files can be read.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
+    let top = &file.options;
+    let level = match flags.log.as_ref().or(top.log.as_ref()) {
+        Some(text) => Level::parse(text).ok_or_else(|| {
+            ConfigError::Usage(format!("log level {text} is none of error, warn, info, debug"))
+        })?,
+        None => Level::Info,
+    };
+    let name = match flags.name.as_ref().or(top.name.as_ref()) {
+        Some(name) if is_origin_name(name) => name.clone(),
+        Some(name) => {
+            let rule = "must be 1 to 63 of a-z, 0-9 and -";
+            return Err(ConfigError::Usage(format!("name {name} {rule}")));
+        }
+        None => name_of_host(),
+    };
+    let proxies = proxies(flags, file)?;
+    let Some(root) = flags.root.as_ref().or(top.root.as_ref()) else {
+        return Err(ConfigError::Usage("no folder to serve: give -r DIR".to_owned()));
+    };
+    origin::check_root(root)
+        .map_err(|error| ConfigError::Failure(format!("root {}: {error}", root.display())))?;
+    let instance = match file.instance {
+        Some(instance) => instance,
+        None => new_instance()?,
+    };
+    let debug = flags.session_debug || top.session_debug;
+    let log = Log::detect(if debug { Level::Debug } else { level }, debug);
+    let origin = origin::Options {
+        allow_write: flags.allow_write || top.allow_write,
+        instance,
+        ..origin::Options::new(root)
+    };
+    Ok(Settings { proxies, ..Settings::new(name, origin, log) })
+}
+
+/// A new `instance`.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn new_instance() -> Result<[u8; 16], ConfigError> {
+    let mut instance = [0; 16];
+    let random = SystemRandom::new().fill(&mut instance);
+    random.map_err(|_| ConfigError::Failure("the system has no random numbers".to_owned()))?;
+    Ok(instance)
+}
+
+/// The default file that exists, the system's before the user's.
+#[must_use]
+pub fn default_path() -> Option<PathBuf> {
+    [Some(PathBuf::from(SYSTEM_FILE)), user_path()].into_iter().flatten().find(|path| path.exists())
+}
+
+/// The default file that join writes: the system's for root, else the user's.
+#[must_use]
+pub fn path_to_write() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from(SYSTEM_FILE));
+    }
+    user_path()
+}
+
+/// The text of a file with a proxy joined: `name`, `instance` and the proxy's section are set, all
+/// else stays as it was, comments too.
+#[must_use]
+pub fn with_joined(
+    text: &str,
+    name: &str,
+    instance: &[u8; 16],
+    address: &str,
+    pins: &[Pin],
+    token_file: &str,
+) -> String {
+    let (mut top, mut sections) = (String::new(), String::new());
+    let (mut in_section, mut replaced) = (false, false);
+    for line in text.lines() {
+        if let Some(found) = section(line.trim()) {
+            in_section = true;
+            replaced = found == Ok(address);
+        }
+        let key = split(line.trim()).0;
+        let set_anew = !in_section && matches!(key, "name" | "instance");
+        if replaced || set_anew {
+            continue;
+        }
+        let part = if in_section { &mut sections } else { &mut top };
+        part.push_str(line);
+        part.push('\n');
+    }
+    let instance = HEXLOWER.encode(instance);
+    let mut text = format!("{top}name {name}\ninstance {instance}\n{sections}");
+    text.push_str(&format!("\n[proxy {address}]\n"));
+    for pin in pins {
+        text.push_str(&format!("pin {pin}\n"));
+    }
+    text.push_str(&format!("token-file {token_file}\n"));
+    text
+}
+
+fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
+    let top = &file.options;
+    let mut addresses: Vec<&str> = flags.proxies.iter().map(String::as_str).collect();
+    if addresses.is_empty() {
+        addresses.extend(top.proxies.iter().map(String::as_str));
+        addresses.extend(file.sections.iter().map(|(address, _)| address.as_str()));
+    }
+    if addresses.is_empty() {
+        addresses.push(DEFAULT_PROXY);
+    }
+    let mut proxies: Vec<Proxy> = Vec::new();
+    for text in addresses {
+        let address = Address::parse(text).ok_or_else(|| {
+            ConfigError::Usage(format!("proxy {text} is not HOST:PORT or [v6]:PORT"))
+        })?;
+        if proxies.iter().any(|proxy| proxy.address == address) {
+            continue;
+        }
+        let none = Access::default();
+        let own = file.sections.iter().find(|(known, _)| known == text);
+        let own = own.map_or(&none, |(_, access)| access);
+        let access = Access::layered([&flags.access, own, &top.access]);
+        let trust = trust(&access, &address)?;
+        let token = access.token_file.as_deref().map(token).transpose()?;
+        proxies.push(Proxy { address, trust, token });
+    }
+    Ok(proxies)
+}
+
+fn trust(access: &Access, address: &Address) -> Result<Trust, ConfigError> {
+    match (&access.ca, access.pins.as_slice(), access.insecure) {
+        (None, [], false) => Err(ConfigError::Usage(format!(
+            "nothing says how to verify the proxy {address}: \
+             give --pin or --ca, or run `spdy-agent join`"
+        ))),
+        (Some(path), [], false) => Trust::from_ca_file(path)
+            .map_err(|error| ConfigError::Failure(format!("ca {} {error}", path.display()))),
+        (None, [], true) => Ok(Trust::Insecure),
+        (None, pins, false) => {
+            let pins = pins.iter().map(|text| {
+                Pin::parse(text).ok_or_else(|| {
+                    let rule = "is not a SHA-256 in hexadecimal digits or base64";
+                    ConfigError::Usage(format!("pin {text} {rule}"))
+                })
+            });
+            Ok(Trust::Pins(pins.collect::<Result<_, _>>()?))
+        }
+        _ => {
+            let problem = "--ca, --pin and --insecure exclude each other";
+            Err(ConfigError::Usage(format!("proxy {address}: {problem}")))
+        }
+    }
+}
+
+fn token(path: &Path) -> Result<Token, ConfigError> {
+    let failure = |problem: &dyn fmt::Display| {
+        ConfigError::Failure(format!("token-file {}: {problem}", path.display()))
+    };
+    let text = read_short(path).map_err(|error| failure(&error))?;
+    Token::parse(&text).ok_or_else(|| failure(&"holds no token"))
+}
+
+/// A file that should be small, and is not read further if it is not.
+fn read_short(path: &Path) -> io::Result<String> {
+    use io::Read as _;
+    let mut text = String::new();
+    fs::File::open(path)?.take(SHORT_FILE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// `[proxy ADDRESS]`; `None` if the line is no section at all.
+fn section(line: &str) -> Option<Result<&str, String>> {
+    let inner = line.strip_prefix('[')?;
+    let address = inner.strip_suffix(']').and_then(|inner| inner.trim().strip_prefix("proxy "));
+    Some(address.map(str::trim).ok_or_else(|| format!("{line} is not [proxy ADDRESS]")))
+}
+
+fn split(line: &str) -> (&str, &str) {
+    line.split_once(char::is_whitespace).map_or((line, ""), |(key, value)| (key, value.trim()))
+}
+
+fn word<'a>(key: &str, value: &'a str) -> Result<&'a str, String> {
+    if value.is_empty() { Err(format!("{key} has no value")) } else { Ok(value) }
+}
+
+fn path(key: &str, value: &str, folder: &Path) -> Result<PathBuf, String> {
+    word(key, value).map(|value| folder.join(value))
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "" | "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{key} {value} is neither yes nor no")),
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), String> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("{key} is given twice")),
+    }
+}
+
+/// The first label of the host's name, as far as it can be one of ours.
+fn name_of_host() -> String {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy().to_ascii_lowercase();
+    let label: String = host
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
+        .take(63)
+        .collect();
+    if is_origin_name(&label) { label } else { "nas".to_owned() }
+}
+
+fn user_path() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    home.map(|home| home.join("spdy-agent/agent.conf"))
+}
+
+const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
+/// The original's port for agents.
+const DEFAULT_PROXY: &str = "localhost:1444";
+const SHORT_FILE: u64 = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIN: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn parse(text: &str) -> Result<File, (usize, String)> {
+        File::parse(text, Path::new("/etc/x"))
+    }
+
+    fn usage(flags: &Options, file: &File) -> String {
+        match settle(flags, file) {
+            Err(ConfigError::Usage(problem)) => problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn failure(flags: &Options) -> String {
+        match settle(flags, &File::default()) {
+            Err(ConfigError::Failure(problem)) => problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn flags() -> Options {
+        let access = Access { pins: vec![PIN.to_owned()], ..Access::default() };
+        Options { root: Some(std::env::temp_dir()), access, ..Options::default() }
+    }
+
+    #[test]
+    fn file_with_sections_is_read() {
+        let file = parse(
+            "# comment\n\nroot /srv/media\n  name nas1\nallow-write\ninstance \
+             000102030405060708090a0b0c0d0e0f\nca rel.pem\n[proxy a:1]\npin x\npin y\n\
+             token-file a.token\n[proxy [::1]:2]\ninsecure yes\n",
+        )
+        .unwrap();
+        assert_eq!(file.options.root.as_deref(), Some(Path::new("/srv/media")));
+        assert_eq!(file.options.name.as_deref(), Some("nas1"));
+        assert!(file.options.allow_write);
+        assert_eq!(file.options.access.ca.as_deref(), Some(Path::new("/etc/x/rel.pem")));
+        assert_eq!(file.instance.unwrap()[15], 15);
+        assert_eq!(file.sections.len(), 2);
+        assert_eq!(file.sections[0].0, "a:1");
+        assert_eq!(file.sections[0].1.pins, ["x", "y"]);
+        assert_eq!(file.sections[0].1.token_file.as_deref(), Some(Path::new("/etc/x/a.token")));
+        assert_eq!(file.sections[1].0, "[::1]:2");
+        assert!(file.sections[1].1.insecure);
+    }
+
+    #[test]
+    fn wrong_lines_are_named() {
+        for (text, line) in [
+            ("nonsense", 1),
+            ("root /a\nshare x=/y", 2),
+            ("root", 1),
+            ("root /a\nroot /b", 2),
+            ("allow-write maybe", 1),
+            ("[proxy a:1]\nroot /x", 2),
+            ("[proxy]", 1),
+            ("[other a]", 1),
+            ("[proxy a:1", 1),
+            ("[proxy a:1]\n\n[proxy a:1]", 3),
+            ("instance 00", 1),
+            ("Root /x", 1),
+        ] {
+            assert_eq!(parse(text).unwrap_err().0, line, "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_sections_over_the_top() {
+        let text = format!("root /\nname filename\ninsecure\n[proxy a:1]\npin {PIN}\n");
+        let file = parse(&text).unwrap();
+        let settings = settle(&Options::default(), &file).unwrap();
+        assert_eq!(settings.name, "filename");
+        assert_eq!(settings.proxies.len(), 1);
+        assert!(matches!(settings.proxies[0].trust, Trust::Pins(_)));
+
+        let two = Options { proxies: vec!["b:2".into(), "a:1".into()], ..Options::default() };
+        let settings = settle(&two, &file).unwrap();
+        assert!(matches!(settings.proxies[0].trust, Trust::Insecure));
+        assert!(matches!(settings.proxies[1].trust, Trust::Pins(_)));
+
+        let access = Access { insecure: true, ..Access::default() };
+        let name = Some("flagname".to_owned());
+        let settings = settle(&Options { access, name, ..Options::default() }, &file).unwrap();
+        assert_eq!(settings.name, "flagname");
+        assert!(matches!(settings.proxies[0].trust, Trust::Insecure));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original() {
+        let settings = settle(&flags(), &File::default()).unwrap();
+        assert_eq!(settings.proxies[0].address.to_string(), "localhost:1444");
+        assert!(is_origin_name(&settings.name));
+        assert!(!settings.origin.allow_write);
+        assert_ne!(settings.instance, [0; 16]);
+    }
+
+    #[test]
+    fn senseless_options_are_usage_errors() {
+        let none = File::default();
+        assert!(usage(&Options::default(), &none).contains("--pin"));
+        assert!(usage(&Options { root: None, ..flags() }, &none).contains("-r DIR"));
+        let log = Some("loud".to_owned());
+        assert!(usage(&Options { log, ..flags() }, &none).contains("loud"));
+        let name = Some("Not a name".to_owned());
+        assert!(usage(&Options { name, ..flags() }, &none).contains("Not a name"));
+        let proxies = vec!["nowhere".to_owned()];
+        assert!(usage(&Options { proxies, ..flags() }, &none).contains("nowhere"));
+        let access = Access { pins: vec!["abc".to_owned()], ..Access::default() };
+        assert!(usage(&Options { access, ..flags() }, &none).contains("pin abc"));
+        let access = Access { insecure: true, ..flags().access };
+        assert!(usage(&Options { access, ..flags() }, &none).contains("exclude"));
+    }
+
+    #[test]
+    fn missing_files_are_failures() {
+        let root = Some(PathBuf::from("/nonexistent/root"));
+        assert!(failure(&Options { root, ..flags() }).contains("/nonexistent/root"));
+        let access = Access { token_file: Some("/nonexistent/token".into()), ..flags().access };
+        assert!(failure(&Options { access, ..flags() }).contains("/nonexistent/token"));
+        let access = Access { token_file: Some("/dev/null".into()), ..flags().access };
+        assert!(failure(&Options { access, ..flags() }).contains("holds no token"));
+        let access = Access { ca: Some("/nonexistent/ca".into()), ..Access::default() };
+        assert!(failure(&Options { access, ..flags() }).contains("/nonexistent/ca"));
+        let missing = File::load(Some(Path::new("/nonexistent/agent.conf")));
+        assert!(matches!(missing, Err(ConfigError::Failure(_))));
+    }
+
+    #[test]
+    fn join_keeps_what_it_does_not_know() {
+        let pin = Pin::parse(PIN).unwrap();
+        let first = with_joined("# mine\nroot /srv\n", "nas1", &[7; 16], "a:1", &[pin], "t1");
+        let file = parse(&first).unwrap();
+        assert!(first.starts_with("# mine\nroot /srv\n"));
+        assert_eq!(file.options.name.as_deref(), Some("nas1"));
+        assert_eq!(file.instance, Some([7; 16]));
+        assert_eq!(file.sections[0].1.pins, [PIN]);
+
+        let second = with_joined(&first, "nas1", &[7; 16], "b:2", &[pin, pin], "t2");
+        let again = with_joined(&second, "nas2", &[7; 16], "a:1", &[pin], "t3");
+        let file = parse(&again).unwrap();
+        assert_eq!(file.options.name.as_deref(), Some("nas2"));
+        let addresses: Vec<_> = file.sections.iter().map(|(address, _)| address.as_str()).collect();
+        assert_eq!(addresses, ["b:2", "a:1"]);
+        assert_eq!(file.sections[0].1.pins.len(), 2);
+        assert_eq!(file.sections[1].1.token_file.as_deref(), Some(Path::new("/etc/x/t3")));
+    }
+}

@@ -1,0 +1,285 @@
+//! From the path of a request to a name below the root.
+//!
+//! It decodes once, to bytes, and lets nothing through that means another folder. It does not
+//! touch the disk: links that lead out are refused when the name is opened (`super::file`).
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
+
+/// What a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Decoded, relative to the root, without slashes at its ends; `.` for the root itself.
+    pub(crate) name: Vec<u8>,
+    /// Whether the path ends with a slash: it names a folder.
+    pub(crate) folder: bool,
+}
+
+/// Why a path names nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PathError {
+    /// 400: an escape that is none, a NUL, `.` or `..`.
+    Malformed,
+    /// 404: what we do not show, whether it exists or not.
+    NotFound,
+    /// 414: longer than [`PATH_MAX`].
+    TooLong,
+    /// 301 to this path: it has empty segments, which no file has.
+    Elsewhere(Vec<u8>),
+}
+
+/// Splits a raw `:path` into path and query (without its `?`).
+pub(crate) fn split_query(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match raw.iter().position(|octet| *octet == b'?') {
+        Some(at) => (&raw[..at], Some(&raw[at + 1..])),
+        None => (raw, None),
+    }
+}
+
+impl Target {
+    /// Reads a raw path without query.
+    pub(crate) fn parse(path: &[u8]) -> Result<Self, PathError> {
+        if path.len() > PATH_MAX {
+            return Err(PathError::TooLong);
+        }
+        let Some(inner) = path.strip_prefix(b"/") else { return Err(PathError::Malformed) };
+        if inner.is_empty() {
+            return Ok(Self { name: b".".to_vec(), folder: true });
+        }
+        let (inner, folder) = match inner.strip_suffix(b"/") {
+            Some(inner) => (inner, true),
+            None => (inner, false),
+        };
+        let mut name = Vec::with_capacity(inner.len());
+        let mut empty = false;
+        for segment in inner.split(|octet| *octet == b'/') {
+            if segment.is_empty() {
+                empty = true;
+                continue;
+            }
+            if !name.is_empty() {
+                name.push(b'/');
+            }
+            let start = name.len();
+            decode(segment, &mut name)?;
+            match &name[start..] {
+                b"." | b".." => return Err(PathError::Malformed),
+                // An encoded slash is a character of the segment (RFC 3986 2.2), and no file has it.
+                decoded if decoded.contains(&b'/') => return Err(PathError::NotFound),
+                decoded if decoded.contains(&0) => return Err(PathError::Malformed),
+                [b'.', ..] => return Err(PathError::NotFound),
+                _ => {}
+            }
+        }
+        if empty {
+            return Err(PathError::Elsewhere(location(&name, folder)));
+        }
+        Ok(Self { name, folder })
+    }
+
+    /// The path of this target as a folder, with its slash: where to send who forgot it.
+    pub(crate) fn as_folder(&self) -> Vec<u8> {
+        location(&self.name, true)
+    }
+
+    /// Folder and last segment; `None` for the root.
+    pub(crate) fn split(&self) -> Option<(&[u8], &[u8])> {
+        if self.name == b"." {
+            return None;
+        }
+        Some(match self.name.iter().rposition(|octet| *octet == b'/') {
+            Some(at) => (&self.name[..at], &self.name[at + 1..]),
+            None => (b".", &self.name),
+        })
+    }
+}
+
+/// A name as one segment of a link.
+pub(crate) fn encode_segment(name: &[u8]) -> impl std::fmt::Display + '_ {
+    percent_encode(name, SEGMENT)
+}
+
+/// Appends `?query`, with what cannot stand in a header encoded.
+pub(crate) fn push_query(path: &mut Vec<u8>, query: Option<&[u8]>) {
+    if let Some(query) = query {
+        path.push(b'?');
+        path.extend(percent_encode(query, CONTROLS_AND_SPACE).flat_map(str::bytes));
+    }
+}
+
+/// The path of a decoded name. It begins with exactly one slash, so that it never names a host.
+fn location(name: &[u8], folder: bool) -> Vec<u8> {
+    let mut path = Vec::with_capacity(name.len() + 2);
+    for segment in name.split(|octet| *octet == b'/').filter(|segment| !segment.is_empty()) {
+        path.push(b'/');
+        path.extend(percent_encode(segment, SEGMENT).flat_map(str::bytes));
+    }
+    if folder || path.is_empty() {
+        path.push(b'/');
+    }
+    path
+}
+
+fn decode(segment: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
+    if !segment.contains(&b'%') {
+        out.extend_from_slice(segment);
+        return Ok(());
+    }
+    // The decoder leaves bad escapes as they are; here they are errors.
+    for (at, _) in segment.iter().enumerate().filter(|(_, octet)| **octet == b'%') {
+        let digits = segment.get(at + 1..at + 3).ok_or(PathError::Malformed)?;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(PathError::Malformed);
+        }
+    }
+    out.extend(percent_decode(segment));
+    Ok(())
+}
+
+/// Longest path that is read, in octets, without its query. Encoded again it still fits a header.
+const PATH_MAX: usize = 8_192;
+
+const CONTROLS_AND_SPACE: &AsciiSet = &CONTROLS.add(b' ');
+
+/// All that means something in a URL, in HTML or to a person who copies a link.
+const SEGMENT: &AsciiSet = &CONTROLS_AND_SPACE
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'\'')
+    .add(b'+')
+    .add(b'/')
+    .add(b':')
+    .add(b';')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>')
+    .add(b'?')
+    .add(b'@')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(path: &[u8]) -> Result<(Vec<u8>, bool), PathError> {
+        Target::parse(path).map(|target| (target.name, target.folder))
+    }
+
+    #[test]
+    fn paths_are_decoded_once() {
+        let cases: [(&[u8], &[u8], bool); 12] = [
+            (b"/", b".", true),
+            (b"/ten.txt", b"ten.txt", false),
+            (b"/a/b/", b"a/b", true),
+            (b"/a%20b", b"a b", false),
+            (b"/a b", b"a b", false),
+            (b"/%ff", b"\xff", false),
+            (b"/\xc3\xa4", b"\xc3\xa4", false),
+            (b"/%252e%252e", b"%2e%2e", false),
+            (b"/..%5c..%5cetc", b"", false),
+            (b"/a\\b", b"a\\b", false),
+            (b"/a:b", b"a:b", false),
+            (b"/%c0%ae%c0%ae/x", b"\xc0\xae\xc0\xae/x", false),
+        ];
+        for (path, wanted, folder) in cases {
+            if wanted.is_empty() {
+                // Begins with a dot: hidden like every such name.
+                assert_eq!(name(path), Err(PathError::NotFound));
+            } else {
+                assert_eq!(name(path), Ok((wanted.to_vec(), folder)));
+            }
+        }
+    }
+
+    #[test]
+    fn paths_that_mean_another_folder_are_refused() {
+        let malformed: [&[u8]; 16] = [
+            b"",
+            b"ten.txt",
+            b"*",
+            b"/..",
+            b"/../etc/passwd",
+            b"/a/../b",
+            b"/a/..",
+            b"/a/./b",
+            b"/.",
+            b"/%2e%2e/x",
+            b"/.%2e/",
+            b"/%zz",
+            b"/%",
+            b"/%2",
+            b"/a%00b",
+            b"/%00",
+        ];
+        for path in malformed {
+            assert_eq!(name(path), Err(PathError::Malformed), "{}", path.escape_ascii());
+        }
+        let hidden: [&[u8]; 6] =
+            [b"/dir%2ffile", b"/%2Fetc", b"/.git/config", b"/a/.b", b"/%2ehidden", b"/..a"];
+        for path in hidden {
+            assert_eq!(name(path), Err(PathError::NotFound), "{}", path.escape_ascii());
+        }
+        let dots: &[u8] = b"/..%2f..%2fetc";
+        assert_eq!(name(dots), Err(PathError::NotFound));
+    }
+
+    #[test]
+    fn length_is_bounded() {
+        let longest = [b"/".as_slice(), &vec![b'a'; PATH_MAX - 1]].concat();
+        assert!(name(&longest).is_ok());
+        let longer = [&longest[..], b"a"].concat();
+        assert_eq!(name(&longer), Err(PathError::TooLong));
+    }
+
+    #[test]
+    fn redirects_never_name_a_host() {
+        let cases: [(&[u8], &[u8]); 5] = [
+            (b"//dir", b"/dir"),
+            (b"//evil.example/", b"/evil.example/"),
+            (b"/a//b", b"/a/b"),
+            (b"/a//", b"/a/"),
+            (b"///", b"/"),
+        ];
+        for (path, wanted) in cases {
+            assert_eq!(name(path), Err(PathError::Elsewhere(wanted.to_vec())));
+        }
+        let target = Target::parse(b"/a%20b/c%3F").unwrap();
+        assert_eq!(target.as_folder(), b"/a%20b/c%3F/");
+    }
+
+    #[test]
+    fn queries_are_kept_and_made_safe() {
+        assert_eq!(split_query(b"/a?b?c"), (b"/a".as_slice(), Some(b"b?c".as_slice())));
+        assert_eq!(split_query(b"/a"), (b"/a".as_slice(), None));
+        let mut path = b"/a/".to_vec();
+        push_query(&mut path, Some(b"x=1&y=\xff \n%20"));
+        assert_eq!(path, b"/a/?x=1&y=%FF%20%0A%20");
+    }
+
+    #[test]
+    fn names_split_into_folder_and_last_segment() {
+        let split = |path: &[u8]| {
+            let target = Target::parse(path).unwrap();
+            target.split().map(|(folder, name)| (folder.to_vec(), name.to_vec()))
+        };
+        assert_eq!(split(b"/"), None);
+        assert_eq!(split(b"/a"), Some((b".".to_vec(), b"a".to_vec())));
+        assert_eq!(split(b"/a/b/c"), Some((b"a/b".to_vec(), b"c".to_vec())));
+    }
+
+    #[test]
+    fn segments_round_trip() {
+        for segment in [&b"a b%#?\"<>&'"[..], b"a:b.txt", b"\xff\xfe", b"new\nline", b"100%"] {
+            let path = format!("/{}", encode_segment(segment));
+            assert_eq!(name(path.as_bytes()), Ok((segment.to_vec(), false)), "{path}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Whether the other end is the proxy that the owner meant.
+//!
+//! It owns pins, the CA file and the TLS configuration made of them. It does not dial
+//! ([`crate::dial`]).
+
+use std::{fmt, path::Path, sync::Arc};
+
+use async_rustls::rustls::{
+    self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
+        verify_tls13_signature,
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    server::ParsedCertificate,
+};
+use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+
+/// SHA-256 of a subject public key info: it names a key, whatever certificate it comes in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pin(pub [u8; 32]);
+
+impl Pin {
+    /// Reads 64 hexadecimal digits or base64, with or without padding.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let octets = match text.len() {
+            64 => HEXLOWER_PERMISSIVE.decode(text.as_bytes()),
+            44 => BASE64.decode(text.as_bytes()),
+            _ => BASE64_NOPAD
+                .decode(text.as_bytes())
+                .or_else(|_| BASE64URL_NOPAD.decode(text.as_bytes())),
+        };
+        Some(Self(octets.ok()?.try_into().ok()?))
+    }
+}
+
+/// As hexadecimal digits.
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pin({self})")
+    }
+}
+
+/// How the proxy is told from an impostor.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Its key is one of these. Dates and names in the certificate are ignored: a box without a
+    /// clock must come up, and the pin says more than a date.
+    Pins(Vec<Pin>),
+    /// Its certificate was issued by one of these authorities; dates and names count.
+    Authorities(Arc<RootCertStore>),
+    /// It is not. For proxies of the original, which have no usable certificate; no token is ever
+    /// sent then.
+    Insecure,
+}
+
+impl Trust {
+    /// Reads a PEM file of authorities.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no certificate that can be one.
+    pub fn from_ca_file(path: &Path) -> Result<Self, TrustError> {
+        let unreadable = |error: &dyn fmt::Display| TrustError::Unreadable(error.to_string());
+        let mut roots = RootCertStore::empty();
+        let certificates =
+            CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| unreadable(&error))?;
+            roots.add(certificate).map_err(|error| unreadable(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(TrustError::Empty);
+        }
+        Ok(Self::Authorities(Arc::new(roots)))
+    }
+
+    /// Whether a token may be sent to a peer that passed.
+    #[must_use]
+    pub const fn is_verified(&self) -> bool {
+        !matches!(self, Self::Insecure)
+    }
+
+    /// The TLS configuration: TLS 1.3 or 1.2, ALPN `spdy-tunnel/1` and `http/1.1`.
+    ///
+    /// # Errors
+    /// The authorities cannot be used.
+    pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
+        let provider = Arc::new(ring::default_provider());
+        let unusable = |error: &dyn fmt::Display| TrustError::Unusable(error.to_string());
+        let verifier: Arc<dyn ServerCertVerifier> = match self {
+            Self::Authorities(roots) => {
+                WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+                    .build()
+                    .map_err(|error| unusable(&error))?
+            }
+            Self::Pins(pins) => {
+                Arc::new(PinVerifier { pins: pins.clone(), algorithms: algorithms(&provider) })
+            }
+            Self::Insecure => Arc::new(NoVerifier { algorithms: algorithms(&provider) }),
+        };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"spdy-tunnel/1".to_vec(), b"http/1.1".to_vec()];
+        // One peer, one tunnel: the default keeps room for 256 servers.
+        config.resumption = Resumption::in_memory_sessions(2);
+        Ok(config)
+    }
+}
+
+/// Why a way to verify the proxy cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrustError {
+    /// The file cannot be read or parsed.
+    Unreadable(String),
+    /// The file holds no certificate.
+    Empty,
+    /// TLS refuses it.
+    Unusable(String),
+}
+
+impl fmt::Display for TrustError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(reason) => write!(f, "cannot be read: {reason}"),
+            Self::Empty => f.write_str("holds no certificate"),
+            Self::Unusable(reason) => write!(f, "cannot be used: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for TrustError {}
+
+/// Accepts the holders of certain keys: the pin *and* the signature over the handshake, because
+/// anybody can show the right certificate.
+#[derive(Debug)]
+struct PinVerifier {
+    pins: Vec<Pin>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for PinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
+        let pin = Pin(sha256(&key));
+        // Pins are public; there is nothing to hide in how long a comparison takes.
+        if self.pins.contains(&pin) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::General(format!("no pin matches the key of the proxy, which is {pin}")))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Accepts everybody: `--insecure`.
+#[derive(Debug)]
+struct NoVerifier {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for NoVerifier {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// SHA-256 of some octets.
+#[must_use]
+pub fn sha256(octets: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(::ring::digest::digest(&::ring::digest::SHA256, octets).as_ref());
+    hash
+}
+
+fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
+    provider.signature_verification_algorithms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_read_in_both_forms() {
+        let pin = Pin(sha256(b"key"));
+        let hex = pin.to_string();
+        for text in [
+            hex.clone(),
+            hex.to_uppercase(),
+            BASE64.encode(&pin.0),
+            BASE64_NOPAD.encode(&pin.0),
+            BASE64URL_NOPAD.encode(&pin.0),
+        ] {
+            assert_eq!(Pin::parse(&text), Some(pin), "{text}");
+        }
+        for text in ["", "00", &hex[1..], &format!("{hex}0"), &hex.replace('a', "g"), "AAAA"] {
+            assert_eq!(Pin::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sha256_is_the_real_one() {
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Pin(sha256(b"")).to_string(), empty);
+    }
+
+    #[test]
+    fn ca_file_must_hold_a_certificate() {
+        let missing = Trust::from_ca_file(Path::new("/nonexistent/ca.pem"));
+        assert!(matches!(missing, Err(TrustError::Unreadable(_))));
+        let empty = Trust::from_ca_file(Path::new("/dev/null"));
+        assert!(matches!(empty, Err(TrustError::Empty)));
+    }
+}

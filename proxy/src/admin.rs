@@ -1,0 +1,337 @@
+//! What the operator sees: the `/debug` page and the control socket.
+//!
+//! It owns the texts and who may read them. It does not own the counters ([`crate::registry`]).
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    net::IpAddr,
+    os::unix::{fs::PermissionsExt, net::UnixListener, net::UnixStream},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use async_io::{Async, Timer};
+use blocking::unblock;
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use http::{HeaderValue, Request, Response, header};
+
+use crate::{
+    log::{Escaped, Utc},
+    registry::{Totals, Upstream},
+    relay::{Body, Visit},
+    state::{OriginState, State},
+    stop::Phase,
+    upstream,
+    worker::{Shared, Worker},
+};
+
+/// The page, if `request` asks for it and may see it. Everybody else's `/debug` is a path like any
+/// other and goes to the origin.
+pub(crate) fn answer<B>(visit: &Rc<Visit>, request: &Request<B>) -> Option<Response<Body>> {
+    if request.uri().path() != "/debug" || !may_see(visit, request) {
+        return None;
+    }
+    let mut response = Response::new(Body::text(page(visit.shared()), visit));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
+}
+
+fn may_see<B>(visit: &Visit, request: &Request<B>) -> bool {
+    // A front end on this machine makes every visitor look local; it says so by these.
+    let is_forwarded =
+        ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers().contains_key(*name));
+    visit.shared().settings.debug || is_local(visit.peer.ip(), is_forwarded)
+}
+
+fn is_local(peer: IpAddr, is_forwarded: bool) -> bool {
+    peer.to_canonical().is_loopback() && !is_forwarded
+}
+
+/// All that is counted, as text.
+fn page(shared: &Shared) -> String {
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_page(&mut page, shared);
+    page
+}
+
+fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
+    let now = SystemTime::now();
+    let uptime = now.duration_since(shared.since).unwrap_or_default().as_secs();
+    let (memory, threads) = process();
+    let upstreams = shared.registry.upstreams();
+    let streams: usize =
+        upstreams.iter().map(|upstream| upstream.tunnel.counters().streams_now).sum();
+    writeln!(page, "spdy-proxy {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(page, "since {}", Utc(shared.since))?;
+    writeln!(page, "uptime_seconds {uptime}")?;
+    writeln!(page, "threads {threads}")?;
+    let tasks = shared.connections.held() + shared.tunnels.held() + shared.handshakes.held();
+    writeln!(page, "tasks {tasks}")?;
+    writeln!(page, "memory_bytes {memory}")?;
+    writeln!(page, "budget_bytes {}", shared.budget.used())?;
+    writeln!(page, "connections_now {}", shared.connections.held())?;
+    writeln!(page, "connections_accepted {}", shared.accepted.load(Relaxed))?;
+    writeln!(page, "tunnels_now {}", shared.tunnels.held())?;
+    writeln!(page, "streams_now {streams}")?;
+    writeln!(page, "handshakes_refused {}", shared.registry.totals.refused())?;
+    write_totals(page, "requests_", &shared.registry.totals, '\n')?;
+    for upstream in upstreams {
+        write!(page, "tunnel {} ", upstream.id)?;
+        write_upstream(page, &upstream)?;
+        write_totals(page, "requests_", &upstream.totals, ' ')?;
+        page.push('\n');
+    }
+    for (name, since) in shared.registry.away() {
+        write!(page, "away origin={name}")?;
+        match since {
+            Some(since) => writeln!(page, " since={}", Utc(since))?,
+            None => page.push('\n'),
+        }
+    }
+    Ok(())
+}
+
+fn write_upstream(text: &mut String, upstream: &Upstream) -> std::fmt::Result {
+    let counters = upstream.tunnel.counters();
+    write!(
+        text,
+        "origin={} peer={} software={} profile={:?} since={} ",
+        upstream.origin,
+        upstream.peer,
+        Escaped(&upstream.software),
+        upstream.tunnel.profile(),
+        Utc(upstream.since),
+    )?;
+    if let Some(round_trip) = counters.round_trip {
+        write!(text, "round_trip_us={} ", round_trip.as_micros())?;
+    }
+    write!(
+        text,
+        "streams_now={} streams_opened={} received_bytes={} sent_bytes={} \
+         resets_received={} resets_sent={} stalled_cut={} ",
+        counters.streams_now,
+        counters.streams_opened,
+        counters.octets_received,
+        counters.octets_sent,
+        counters.resets_received,
+        counters.resets_sent,
+        counters.stalled_cut,
+    )
+}
+
+fn write_totals(
+    text: &mut String,
+    prefix: &str,
+    totals: &Totals,
+    between: char,
+) -> std::fmt::Result {
+    let equals = if between == '\n' { ' ' } else { '=' };
+    for (class, count) in (1..).zip(totals.classes()) {
+        write!(text, "{prefix}{class}xx{equals}{count}{between}")?;
+    }
+    write!(text, "{prefix}failed{equals}{}{between}", totals.failed())
+}
+
+/// Resident memory in octets and threads of this process; 0 where /proc does not say.
+fn process() -> (u64, u64) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let number = |key: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    (number("VmRSS:") * 1_024, number("Threads:"))
+}
+
+/// Answers on the control socket until the server is told to stop.
+pub(crate) async fn control(worker: Rc<Worker>, listener: Async<UnixListener>) {
+    let shared = Arc::clone(&worker.shared);
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let shared = Arc::clone(&shared);
+                    worker.spawn(async move {
+                        // Who asks and goes away has no answer: nothing to do about it.
+                        let asked = async { converse(&shared, stream).await.is_ok() };
+                        future::or(asked, async {
+                            Timer::after(CONTROL_LIMIT).await;
+                            false
+                        })
+                        .await;
+                    });
+                }
+                Err(_) => {
+                    Timer::after(CONTROL_PAUSE).await;
+                }
+            }
+        }
+    };
+    future::or(accepting, shared.stop.reached(Phase::Draining)).await;
+    // A leftover would only cost the next `list` a failed connect.
+    let _ = fs::remove_file(shared.state.control_path());
+}
+
+/// Binds the control socket (mode 0600); one that nobody answers on is replaced.
+///
+/// # Errors
+/// `AddrInUse` when another server runs on this state folder; others as the system says.
+pub(crate) fn bind_control(state: &State) -> io::Result<Async<UnixListener>> {
+    let path = state.control_path();
+    if UnixStream::connect(&path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    // The folder is 0700, so that nobody can come between these two lines.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Async::new(listener)
+}
+
+/// Asks the running server, if there is one, and returns its answer.
+#[must_use]
+pub fn ask(state: &State, command: Command) -> Option<String> {
+    use io::{Read, Write};
+    let mut stream = UnixStream::connect(state.control_path()).ok()?;
+    stream.set_read_timeout(Some(CONTROL_LIMIT)).ok()?;
+    stream.write_all(command.word().as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// What can be asked of a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The origins and their tunnels.
+    List,
+    /// Reads again which origins are paired.
+    Reload,
+    /// The `/debug` page.
+    Debug,
+}
+
+impl Command {
+    const ALL: [Self; 3] = [Self::List, Self::Reload, Self::Debug];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::List => "list\n",
+            Self::Reload => "reload\n",
+            Self::Debug => "debug\n",
+        }
+    }
+}
+
+async fn converse(shared: &Shared, mut stream: Async<UnixStream>) -> io::Result<()> {
+    let mut word = Vec::new();
+    let mut octets = [0; 16];
+    let command = loop {
+        let read = stream.read(&mut octets).await?;
+        word.extend_from_slice(&octets[..read]);
+        if let Some(command) = Command::ALL.into_iter().find(|c| c.word().as_bytes() == word) {
+            break command;
+        }
+        if read == 0 || word.len() > octets.len() {
+            return Ok(());
+        }
+    };
+    let answer = match command {
+        Command::Debug => page(shared),
+        Command::Reload => {
+            upstream::refresh(shared).await;
+            "ok\n".to_owned()
+        }
+        Command::List => {
+            let state = shared.state.clone();
+            match unblock(move || state.origins()).await {
+                Ok(origins) => listing(&origins, &shared.registry.upstreams()),
+                Err(error) => format!("{error}\n"),
+            }
+        }
+    };
+    stream.write_all(answer.as_bytes()).await?;
+    stream.close().await
+}
+
+/// One line per origin, by name.
+#[must_use]
+pub(crate) fn listing(origins: &[OriginState], upstreams: &[Arc<Upstream>]) -> String {
+    let mut lines = Vec::new();
+    for origin in origins {
+        let mut line = origin.name.clone();
+        let upstream = upstreams.iter().find(|upstream| upstream.origin == origin.name);
+        line.push_str(match (upstream.is_some(), origin.joined) {
+            (true, _) => " connected",
+            (false, true) => " away",
+            (false, false) => " never-joined",
+        });
+        if let Some(left) = origin.join_left {
+            let _ = write!(line, " join_code_seconds={}", left.as_secs());
+        }
+        if let Some(upstream) = upstream {
+            line.push(' ');
+            let _ = write_upstream(&mut line, upstream);
+        }
+        lines.push(line);
+    }
+    for upstream in upstreams {
+        if !origins.iter().any(|origin| origin.name == upstream.origin) {
+            let mut line = format!("{} connected ", upstream.origin);
+            let _ = write_upstream(&mut line, upstream);
+            lines.push(line);
+        }
+    }
+    lines.sort();
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Origins as the files alone tell, for when no server runs.
+#[must_use]
+pub fn listing_of_files(origins: &[OriginState]) -> String {
+    listing(origins, &[])
+}
+
+/// Time for a question and its answer.
+const CONTROL_LIMIT: Duration = Duration::from_secs(10);
+const CONTROL_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_itself_is_local() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(is_local(ip("127.0.0.1"), false));
+        assert!(is_local(ip("::1"), false));
+        assert!(is_local(ip("::ffff:127.0.0.1"), false));
+        assert!(!is_local(ip("127.0.0.1"), true));
+        assert!(!is_local(ip("192.0.2.1"), false));
+    }
+
+    #[test]
+    fn origins_are_listed_by_name_with_their_state() {
+        let origin = |name: &str, joined, left| OriginState {
+            name: name.to_owned(),
+            joined,
+            join_left: left,
+        };
+        let hour = Some(Duration::from_secs(3_600));
+        let text = listing_of_files(&[origin("b", true, None), origin("a", false, hour)]);
+        assert_eq!(text, "a never-joined join_code_seconds=3600\nb away\n");
+    }
+
+    #[test]
+    fn the_process_knows_its_memory_and_threads() {
+        let (memory, threads) = process();
+        assert!(memory > 100_000 && threads >= 1);
+    }
+}

@@ -1,0 +1,485 @@
+//! The command line, and the configuration file that says the same.
+//!
+//! It owns flags, keys and their checks; nothing is opened here but the configuration file. It
+//! does not own what a command does ([`crate::command`]).
+
+use std::{
+    ffi::OsString,
+    fmt,
+    fmt::Display,
+    fs,
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use argh::{EarlyExit, FromArgs};
+use spdy_protocol::join::is_origin_name;
+
+use crate::{
+    config::{self, ConfigError},
+    log::{Level, Log},
+    settings::Settings,
+};
+
+/// What the program was asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve.
+    Serve(Box<Serve>),
+    /// Print a join code.
+    Pair(Pair),
+    /// Print the origins.
+    List {
+        /// The state folder; `None`: the default one.
+        state_dir: Option<PathBuf>,
+    },
+    /// Print this text and end.
+    Print(String),
+}
+
+/// `spdy-proxy` without a command.
+#[derive(Debug)]
+pub struct Serve {
+    /// The settings; their state folder is empty when none was named.
+    pub settings: Settings,
+}
+
+/// `spdy-proxy pair`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Name of the origin.
+    pub name: String,
+    /// Addresses of the tunnel port as agents reach it.
+    pub addresses: Vec<String>,
+    /// The state folder; `None`: the default one.
+    pub state_dir: Option<PathBuf>,
+    /// How long the code is good for.
+    pub valid: Duration,
+}
+
+/// The command line or the configuration file asks for what there is not: one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// SPDY/3.1 reverse proxy: serves over HTTP what agents behind NAT offer.
+#[derive(Debug, FromArgs)]
+#[argh(help_triggers("-h", "--help"))]
+struct Flags {
+    /// address and port for visitors, may be repeated (127.0.0.1:1443)
+    #[argh(option)]
+    listen: Vec<String>,
+
+    /// address and port for agents, may be repeated (127.0.0.1:1444)
+    #[argh(option)]
+    tunnel_listen: Vec<String>,
+
+    /// folder for keys and origins ($STATE_DIRECTORY, /var/lib/spdy-proxy or the user's)
+    #[argh(option)]
+    state_dir: Option<PathBuf>,
+
+    /// file of `key value` lines, keys as the flags; flags win
+    #[argh(option)]
+    config: Option<PathBuf>,
+
+    /// TLS for visitors, with http-key.pem and http-cert.pem of the state folder
+    #[argh(switch, short = 't')]
+    tls: bool,
+
+    /// log each exchange and the counters of each session
+    #[argh(switch, short = 's')]
+    session: bool,
+
+    /// show /debug to everybody, not only to this machine
+    #[argh(switch)]
+    debug: bool,
+
+    /// take agents without credentials, as the origin `anonymous`
+    #[argh(switch)]
+    allow_anonymous: bool,
+
+    /// error, warn, info or debug (info)
+    #[argh(option)]
+    log: Option<String>,
+
+    /// threads that serve (1)
+    #[argh(option)]
+    threads: Option<String>,
+
+    /// seconds for what runs when told to stop (30)
+    #[argh(option)]
+    grace: Option<String>,
+
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+
+    #[argh(subcommand)]
+    command: Option<Subcommand>,
+}
+
+#[derive(Debug, FromArgs)]
+#[argh(subcommand)]
+enum Subcommand {
+    Pair(PairFlags),
+    List(ListFlags),
+}
+
+/// Make a join code for an agent and print it, alone, as the last line.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand, name = "pair", help_triggers("-h", "--help"))]
+struct PairFlags {
+    /// name of the origin: [a-z0-9-], 1 to 63 characters
+    #[argh(positional)]
+    name: String,
+
+    /// HOST:PORT of the tunnel port as agents reach it, may be repeated
+    #[argh(option)]
+    address: Vec<String>,
+
+    /// folder for keys and origins
+    #[argh(option)]
+    state_dir: Option<PathBuf>,
+
+    /// seconds that the code is good for (3600)
+    #[argh(option)]
+    valid: Option<String>,
+}
+
+/// Print the origins and whether they are connected.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
+struct ListFlags {
+    /// folder for keys and origins
+    #[argh(option)]
+    state_dir: Option<PathBuf>,
+}
+
+/// Reads a whole command line, the program's name included.
+///
+/// # Errors
+/// [`UsageError`], also for what a configuration file says.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut words = Vec::new();
+    for word in args {
+        let word = word.into_string();
+        words.push(word.map_err(|word| usage(format_args!("{} is no UTF-8", word.display())))?);
+    }
+    let words = split(words.into_iter().skip(1));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let flags = match Flags::from_args(&[NAME], &words) {
+        Ok(flags) => flags,
+        Err(EarlyExit { output, status: Ok(()) }) => return Ok(Command::Print(output)),
+        Err(EarlyExit { output, status: Err(()) }) => return Err(one_line(&output)),
+    };
+    if flags.version {
+        return Ok(Command::Print(format!("{NAME} {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    match flags.command {
+        None => serve(flags).map(|serve| Command::Serve(Box::new(serve))),
+        Some(Subcommand::List(list)) => {
+            Ok(Command::List { state_dir: list.state_dir.or(flags.state_dir) })
+        }
+        Some(Subcommand::Pair(pair)) => {
+            let valid = pair.valid.map_or(Ok(VALID), |text| seconds("valid", &text))?;
+            if !is_origin_name(&pair.name) {
+                let name = &pair.name;
+                return Err(usage(format_args!(
+                    "{name:?} is no name: [a-z0-9-], 1 to 63 characters"
+                )));
+            }
+            for address in &pair.address {
+                check_dial_address(address)?;
+            }
+            Ok(Command::Pair(Pair {
+                name: pair.name,
+                addresses: pair.address,
+                state_dir: pair.state_dir.or(flags.state_dir),
+                valid,
+            }))
+        }
+    }
+}
+
+/// argh takes `--flag value` only: makes two words of `--flag=value`.
+fn split(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut split = Vec::new();
+    let mut is_over = false;
+    for word in words {
+        is_over |= word == "--";
+        match word.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") && !is_over => {
+                split.push(flag.to_owned());
+                split.push(value.to_owned());
+            }
+            _ => split.push(word),
+        }
+    }
+    split
+}
+
+/// What argh complains of, in one line.
+fn one_line(output: &str) -> UsageError {
+    let lines = output.lines().map(str::trim).filter(|line| {
+        // The invitation to read the help is not what is wrong.
+        !line.is_empty() && !line.starts_with("Run ")
+    });
+    UsageError(lines.collect::<Vec<_>>().join(" "))
+}
+
+fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
+    if let Some(path) = flags.config.take() {
+        let text = fs::read_to_string(&path)
+            .map_err(|error| usage(format_args!("{}: {error}", path.display())))?;
+        read_config(&mut flags, &text)
+            .map_err(|error| usage(format_args!("{}: {error}", path.display())))?;
+    }
+    let mut settings = Settings::new(flags.state_dir.unwrap_or_default());
+    if !flags.listen.is_empty() {
+        settings.listen = addresses(&flags.listen)?;
+    }
+    if !flags.tunnel_listen.is_empty() {
+        settings.tunnel_listen = addresses(&flags.tunnel_listen)?;
+    }
+    if let Some(level) = flags.log {
+        let level = Level::from_str(&level).map_err(|_| {
+            usage(format_args!("log: {level:?} is none of error, warn, info, debug"))
+        })?;
+        settings.log = Log::stderr(level);
+    }
+    if let Some(threads) = flags.threads {
+        settings.threads =
+            threads.parse().ok().filter(|threads| (1..=THREADS_MAX).contains(threads)).ok_or_else(
+                || usage(format_args!("threads: {threads:?} is not 1 to {THREADS_MAX}")),
+            )?;
+    }
+    if let Some(grace) = flags.grace {
+        settings.timings.grace = seconds("grace", &grace)?;
+    }
+    settings.tls = flags.tls;
+    settings.trace = flags.session;
+    settings.debug = flags.debug;
+    settings.allow_anonymous = flags.allow_anonymous;
+    Ok(Serve { settings })
+}
+
+/// Fills in what the command line left open.
+fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
+    let given = (!flags.listen.is_empty(), !flags.tunnel_listen.is_empty());
+    let mut seen: Vec<String> = Vec::new();
+    for config::Entry { line, key, value } in config::parse(text) {
+        let is_list = matches!(key.as_str(), "listen" | "tunnel-listen");
+        if !is_list && seen.contains(&key) {
+            return Err(ConfigError::Repeated { line, key });
+        }
+        let switch = |flag: &mut bool, key: &str| match value.as_str() {
+            "" | "yes" | "true" => {
+                *flag = true;
+                Ok(())
+            }
+            "no" | "false" => Ok(()),
+            _ => Err(ConfigError::Value { line, key: key.to_owned(), expected: "yes or no" }),
+        };
+        if value.is_empty() && !SWITCHES.contains(&key.as_str()) && KEYS.contains(&key.as_str()) {
+            return Err(ConfigError::Value { line, key, expected: "a value" });
+        }
+        match key.as_str() {
+            "listen" if given.0 => {}
+            "listen" => flags.listen.push(value),
+            "tunnel-listen" if given.1 => {}
+            "tunnel-listen" => flags.tunnel_listen.push(value),
+            "state-dir" => drop(flags.state_dir.get_or_insert(PathBuf::from(value))),
+            "log" => drop(flags.log.get_or_insert(value)),
+            "threads" => drop(flags.threads.get_or_insert(value)),
+            "grace" => drop(flags.grace.get_or_insert(value)),
+            "tls" => switch(&mut flags.tls, &key)?,
+            "session" => switch(&mut flags.session, &key)?,
+            "debug" => switch(&mut flags.debug, &key)?,
+            "allow-anonymous" => switch(&mut flags.allow_anonymous, &key)?,
+            _ => return Err(ConfigError::UnknownKey { line, key }),
+        }
+        seen.push(key);
+    }
+    Ok(())
+}
+
+fn addresses(names: &[String]) -> Result<Vec<SocketAddr>, UsageError> {
+    let mut all = Vec::new();
+    for name in names {
+        let found = name
+            .to_socket_addrs()
+            .map_err(|error| usage(format_args!("{name:?} is no HOST:PORT: {error}")))?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// `HOST:PORT` of a machine that need not be known here.
+fn check_dial_address(address: &str) -> Result<(), UsageError> {
+    let port = address.rsplit_once(':').filter(|(host, _)| {
+        let is_v6 = host.starts_with('[') && host.ends_with(']');
+        !host.is_empty() && (is_v6 || !host.contains(':'))
+    });
+    let port = port.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port != 0);
+    let is_short = address.len() <= usize::from(u8::MAX);
+    port.filter(|_| is_short)
+        .map(|_| ())
+        .ok_or_else(|| usage(format_args!("address: {address:?} is no HOST:PORT")))
+}
+
+fn seconds(flag: &str, text: &str) -> Result<Duration, UsageError> {
+    text.parse()
+        .ok()
+        .filter(|seconds| *seconds <= SECONDS_MAX)
+        .map(Duration::from_secs)
+        .ok_or_else(|| usage(format_args!("{flag}: {text:?} is not 0 to {SECONDS_MAX} seconds")))
+}
+
+fn usage(text: fmt::Arguments<'_>) -> UsageError {
+    UsageError(text.to_string())
+}
+
+const NAME: &str = "spdy-proxy";
+/// How long a join code is good for.
+const VALID: Duration = Duration::from_secs(3_600);
+/// A year: anything longer is a slip.
+const SECONDS_MAX: u64 = 366 * 86_400;
+const THREADS_MAX: usize = 256;
+const SWITCHES: [&str; 4] = ["tls", "session", "debug", "allow-anonymous"];
+const KEYS: [&str; 10] = [
+    "listen",
+    "tunnel-listen",
+    "state-dir",
+    "log",
+    "threads",
+    "grace",
+    "tls",
+    "session",
+    "debug",
+    "allow-anonymous",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Command, UsageError> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn settings(line: &str) -> Settings {
+        match words(line).unwrap() {
+            Command::Serve(serve) => serve.settings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_arguments_are_the_originals_ports() {
+        let settings = settings("spdy-proxy");
+        assert_eq!(settings.listen, [SocketAddr::from(([127, 0, 0, 1], 1443))]);
+        assert_eq!(settings.tunnel_listen, [SocketAddr::from(([127, 0, 0, 1], 1444))]);
+        assert!(!settings.tls && !settings.trace && !settings.debug && !settings.allow_anonymous);
+        assert!(settings.state_dir.as_os_str().is_empty());
+    }
+
+    #[test]
+    fn flags_take_their_value_in_either_form() {
+        for line in [
+            "spdy-proxy -t -s --listen=[::]:0 --listen 127.0.0.1:0 --state-dir=/x --threads=2",
+            "spdy-proxy --listen [::]:0 --listen=127.0.0.1:0 -t -s --state-dir /x --threads 2",
+        ] {
+            let settings = settings(line);
+            assert_eq!(settings.listen.len(), 2);
+            assert!(settings.tls && settings.trace);
+            assert_eq!(settings.state_dir, PathBuf::from("/x"));
+            assert_eq!(settings.threads, 2);
+        }
+    }
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        for line in [
+            "spdy-proxy --nonsense",
+            "spdy-proxy --listen",
+            "spdy-proxy --listen nonsense",
+            "spdy-proxy --log loud",
+            "spdy-proxy --threads 0",
+            "spdy-proxy --grace soon",
+            "spdy-proxy --debug=yes",
+            "spdy-proxy --state-dir /a --state-dir /b",
+            "spdy-proxy --config /nonexistent/file",
+            "spdy-proxy nonsense",
+            "spdy-proxy pair",
+            "spdy-proxy pair NAS",
+            "spdy-proxy pair nas1 --address nonsense",
+            "spdy-proxy pair nas1 --address host:0",
+            "spdy-proxy pair nas1 --address ::1:80",
+            "spdy-proxy pair nas1 --valid never",
+        ] {
+            let error = words(line).expect_err(line).to_string();
+            assert!(!error.is_empty() && !error.contains('\n'), "{line}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn pair_and_list_have_their_own_flags() {
+        let Command::Pair(pair) = words(
+            "spdy-proxy pair nas1 --address=a.example:1444 --address [::1]:1444 --valid 60 \
+             --state-dir /x",
+        )
+        .unwrap() else {
+            panic!("no pair")
+        };
+        assert_eq!(pair.name, "nas1");
+        assert_eq!(pair.addresses, ["a.example:1444", "[::1]:1444"]);
+        assert_eq!(pair.valid, Duration::from_secs(60));
+        assert_eq!(pair.state_dir, Some(PathBuf::from("/x")));
+        let list = words("spdy-proxy --state-dir /x list").unwrap();
+        assert!(matches!(list, Command::List { state_dir: Some(_) }));
+        let version = words("spdy-proxy --version").unwrap();
+        assert!(matches!(version, Command::Print(text) if text.starts_with("spdy-proxy ")));
+        assert!(matches!(words("spdy-proxy --help").unwrap(), Command::Print(_)));
+    }
+
+    fn flags() -> Flags {
+        Flags::from_args(&[NAME], &["--listen", "127.0.0.1:1", "--log", "warn"]).unwrap()
+    }
+
+    #[test]
+    fn a_file_fills_in_what_the_command_line_left_open() {
+        let mut flags = flags();
+        let text = "listen 127.0.0.1:2\ntunnel-listen 127.0.0.1:3\ntunnel-listen 127.0.0.1:4\n\
+                    log debug\nstate-dir /x y\ntls\ndebug no\nallow-anonymous yes\n";
+        read_config(&mut flags, text).unwrap();
+        assert_eq!(flags.listen, ["127.0.0.1:1"]);
+        assert_eq!(flags.tunnel_listen, ["127.0.0.1:3", "127.0.0.1:4"]);
+        assert_eq!(flags.log.as_deref(), Some("warn"));
+        assert_eq!(flags.state_dir, Some(PathBuf::from("/x y")));
+        assert!(flags.tls && !flags.debug && flags.allow_anonymous);
+    }
+
+    #[test]
+    fn a_file_is_told_which_line_is_wrong() {
+        let error = |text: &str| read_config(&mut flags(), text).unwrap_err();
+        assert_eq!(
+            error("# x\nlisten-on 1\n"),
+            ConfigError::UnknownKey { line: 2, key: "listen-on".to_owned() }
+        );
+        assert_eq!(
+            error("log warn\nlog warn\n"),
+            ConfigError::Repeated { line: 2, key: "log".to_owned() }
+        );
+        assert!(matches!(error("tls maybe"), ConfigError::Value { line: 1, .. }));
+        assert!(matches!(error("grace"), ConfigError::Value { line: 1, .. }));
+    }
+}

@@ -1,0 +1,181 @@
+//! The HTTP port: visitors connect, and hyper speaks HTTP/1 with them.
+//!
+//! It owns accepting, TLS and the life of a connection: its deadlines, its end. It does not own
+//! what a request leads to ([`crate::relay`], [`crate::admin`]).
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::{SocketAddr, TcpListener, TcpStream},
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::Duration,
+};
+
+use async_io::{Async, Timer};
+use async_rustls::TlsAcceptor;
+use futures_lite::{AsyncRead, AsyncWrite, future};
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+
+use crate::{
+    admin,
+    gate::Pass,
+    relay::{self, Body, Visit},
+    socket::{Socket, VisitorIo},
+    stop::Phase,
+    watch::Wait,
+    worker::Worker,
+};
+
+/// ALPN names of the HTTP port.
+pub(crate) const ALPN: [&[u8]; 1] = [b"http/1.1"];
+
+/// Pause after a failed accept: the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long, and how much, we read from a visitor who still sends a body that nobody wants. A
+/// close with unread octets is an RST, which can overtake and destroy our answer.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_OCTETS: usize = 4 << 20;
+
+/// Accepts visitors until the server is told to stop.
+pub(crate) async fn accept(
+    worker: Rc<Worker>,
+    listener: Arc<Async<TcpListener>>,
+    acceptor: Option<TlsAcceptor>,
+) {
+    let shared = Arc::clone(&worker.shared);
+    let server = Rc::new(builder(shared.settings.bounds.buffer));
+    let accepting = async {
+        loop {
+            let pass = shared.connections.enter().await;
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    shared.accepted.fetch_add(1, Relaxed);
+                    let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
+                    worker.spawn(serve(owner, server, stream, peer, acceptor.clone(), pass));
+                }
+                Err(error) => {
+                    shared.settings.log.warn(format_args!("accept=failed port=http {error}"));
+                    Timer::after(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    future::or(accepting, shared.stop.reached(Phase::Draining)).await;
+}
+
+fn builder(buffer: usize) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .keep_alive(true)
+        .max_buf_size(buffer.max(BUFFER_MIN))
+        // Deadlines are ours (crate::watch): hyper's cost a timer per request.
+        .header_read_timeout(None);
+    // Not pipeline_flush: with it hyper takes a body without any bound and copies it once more.
+    builder
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    server: Rc<http1::Builder>,
+    stream: Async<TcpStream>,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    pass: Pass,
+) {
+    // It fails only on a connection that is no more.
+    let Ok(socket) = Socket::new(stream) else { return };
+    let visit = Rc::new(Visit {
+        watch: worker.watches.add(worker.limits),
+        peer,
+        is_secure: acceptor.is_some(),
+        must_reset: Cell::new(false),
+        has_unread: Cell::new(false),
+        _pass: pass,
+        worker,
+    });
+    match acceptor {
+        None => speak(&visit, &server, &socket, socket.clone()).await,
+        Some(acceptor) => {
+            let limit = visit.shared().settings.timings.head;
+            let shaken = future::or(async { acceptor.accept(socket.clone()).await.ok() }, async {
+                Timer::after(limit).await;
+                None
+            });
+            if let Some(stream) = shaken.await {
+                speak(&visit, &server, &socket, stream).await;
+            }
+        }
+    }
+}
+
+/// Speaks HTTP over `stream`, which is `socket` or TLS over it, until either side has enough.
+async fn speak<S>(visit: &Rc<Visit>, server: &http1::Builder, socket: &Socket, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request| answer(visit, request));
+    let io = VisitorIo::new(stream, Arc::clone(&visit.watch));
+    let ended = {
+        let mut connection = pin!(server.serve_connection(io, service).with_upgrades());
+        let mut is_registered = false;
+        let mut is_closing = false;
+        poll_fn(|cx| {
+            if !is_registered {
+                visit.watch.register(cx.waker());
+                is_registered = true;
+            }
+            if visit.watch.is_closing() && !is_closing {
+                is_closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(Some));
+            }
+            match visit.watch.expired() {
+                // The exchange itself answers for its agent.
+                None | Some(Wait::Agent | Wait::Nothing) => Poll::Pending,
+                Some(_) => Poll::Ready(Err(None)),
+            }
+        })
+        .await
+    };
+    let log = visit.shared().settings.log;
+    match ended {
+        Ok(()) if visit.has_unread.get() => {
+            socket.finish();
+            let too_long = async {
+                Timer::after(LINGER).await;
+            };
+            future::or(socket.discard(LINGER_OCTETS), too_long).await;
+        }
+        Ok(()) => {}
+        Err(error) => {
+            if visit.must_reset.get() {
+                socket.reset_on_close();
+            }
+            // Whatever is wrong with the agent's side was logged there; visitors come and go.
+            let cause = error.map_or_else(|| "deadline".to_owned(), |error| error.to_string());
+            log.debug(format_args!("visitor=gone peer={} cause={cause:?}", visit.peer));
+        }
+    }
+}
+
+async fn answer(
+    visit: &Rc<Visit>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    visit.watch.begin_exchange();
+    Ok(match admin::answer(visit, &request) {
+        Some(page) => page,
+        None => relay::exchange(visit, request).await,
+    })
+}
+
+/// The least that hyper takes.
+const BUFFER_MIN: usize = 8_192;

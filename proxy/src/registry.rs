@@ -1,0 +1,312 @@
+//! Which origin a request is for, and the tunnel that leads there.
+//!
+//! It owns the table of origins and their counters. It does not own the credentials
+//! ([`crate::state`]) nor the tunnels' I/O ([`crate::upstream`]).
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use spdy_protocol::{handshake::Features, tunnel::Tunnel};
+
+/// All origins. Bounded by the paired ones plus one, the anonymous.
+#[derive(Debug, Default)]
+pub struct Registry {
+    table: RwLock<Table>,
+    next_id: AtomicU64,
+    /// What the process has done since it began.
+    pub(crate) totals: Totals,
+}
+
+/// Requests by status class, and what failed.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// Responses, by the first digit of their status minus one.
+    classes: [AtomicU64; 5],
+    /// Exchanges that ended otherwise than their visitor or their agent wanted.
+    failed: AtomicU64,
+    /// Handshakes of agents that were refused or came to nothing.
+    refused: AtomicU64,
+}
+
+/// One tunnel and what is known of its agent.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// Unique in the process.
+    pub(crate) id: u64,
+    /// Name of the origin.
+    pub(crate) origin: String,
+    /// The tunnel.
+    pub(crate) tunnel: Tunnel,
+    /// What both ends can do.
+    pub(crate) features: Features,
+    /// What the agent says it is; a peer's text.
+    pub(crate) software: String,
+    /// Where it dialled from.
+    pub(crate) peer: SocketAddr,
+    /// When it came.
+    pub(crate) since: SystemTime,
+    /// Which connection of which process it is; `None` for nameless agents.
+    pub(crate) run: Option<Run>,
+    /// Requests of this tunnel.
+    pub(crate) totals: Totals,
+}
+
+/// A process of an agent and its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Random per installation.
+    pub(crate) instance: [u8; 16],
+    /// Random per process.
+    pub(crate) run: [u8; 8],
+    /// Counts the connections of the process.
+    pub(crate) epoch: u64,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Route {
+    /// To this tunnel.
+    Tunnel(Arc<Upstream>),
+    /// Its origin is known and not here; since when, if it ever was.
+    Away(Option<SystemTime>),
+    /// No origin has this name.
+    Unknown,
+}
+
+/// The connection is older than the one that the same process has made since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stale;
+
+#[derive(Debug, Default)]
+struct Table {
+    origins: HashMap<String, Origin>,
+    /// The tunnel of the only origin that is connected.
+    sole: Option<Arc<Upstream>>,
+}
+
+#[derive(Debug, Default)]
+struct Origin {
+    paired: bool,
+    upstream: Option<Arc<Upstream>>,
+    left: Option<SystemTime>,
+}
+
+impl Registry {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An id for a new tunnel.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Relaxed) + 1
+    }
+
+    /// The names that agents were paired for, so that a name is known while its agent is away.
+    pub(crate) fn set_paired(&self, names: impl IntoIterator<Item = String>) {
+        let mut table = self.write();
+        for origin in table.origins.values_mut() {
+            origin.paired = false;
+        }
+        for name in names {
+            table.origins.entry(name).or_default().paired = true;
+        }
+        table.origins.retain(|_, origin| origin.paired || origin.upstream.is_some());
+    }
+
+    /// Takes a tunnel in. The newest of an origin wins; the one that it replaces is drained.
+    ///
+    /// # Errors
+    /// [`Stale`]: the same process has a newer connection already.
+    pub(crate) fn insert(&self, upstream: Arc<Upstream>) -> Result<(), Stale> {
+        let replaced = {
+            let mut table = self.write();
+            let origin = table.origins.entry(upstream.origin.clone()).or_default();
+            if let Some(held) = &origin.upstream
+                && upstream.is_older_than(held)
+            {
+                return Err(Stale);
+            }
+            let replaced = origin.upstream.replace(upstream);
+            table.find_sole();
+            replaced
+        };
+        if let Some(replaced) = replaced {
+            replaced.tunnel.drain();
+        }
+        Ok(())
+    }
+
+    /// A tunnel has ended. Nothing happens if a newer one has taken its place.
+    pub(crate) fn remove(&self, upstream: &Upstream) {
+        let mut table = self.write();
+        let Some(origin) = table.origins.get_mut(&upstream.origin) else { return };
+        if origin.upstream.as_ref().is_none_or(|held| held.id != upstream.id) {
+            return;
+        }
+        origin.upstream = None;
+        origin.left = Some(SystemTime::now());
+        if !origin.paired {
+            table.origins.remove(&upstream.origin);
+        }
+        table.find_sole();
+    }
+
+    /// The way for `host` (with or without port): the origin of its first label, else the only
+    /// one there is.
+    pub(crate) fn route(&self, host: &str) -> Route {
+        let table = self.read();
+        if let Some(origin) = Label::of(host).and_then(|label| table.origins.get(label.as_str())) {
+            return origin.route();
+        }
+        if let Some(sole) = &table.sole {
+            return Route::Tunnel(Arc::clone(sole));
+        }
+        if table.origins.values().any(|origin| origin.upstream.is_some()) {
+            return Route::Unknown;
+        }
+        let mut origins = table.origins.values();
+        match (origins.next(), origins.next()) {
+            (Some(origin), None) => origin.route(),
+            // Nothing is paired yet: whatever the name, it may be here soon.
+            (None, _) => Route::Away(None),
+            (Some(_), Some(_)) => Route::Unknown,
+        }
+    }
+
+    /// All tunnels that are in use, by origin.
+    pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        let table = self.read();
+        let mut all: Vec<_> =
+            table.origins.values().filter_map(|origin| origin.upstream.clone()).collect();
+        all.sort_by(|one, other| one.origin.cmp(&other.origin));
+        all
+    }
+
+    /// Names that are known and not here, sorted, with the time they left.
+    pub(crate) fn away(&self) -> Vec<(String, Option<SystemTime>)> {
+        let table = self.read();
+        let mut away: Vec<_> = table
+            .origins
+            .iter()
+            .filter(|(_, origin)| origin.upstream.is_none())
+            .map(|(name, origin)| (name.clone(), origin.left))
+            .collect();
+        away.sort();
+        away
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        // Nothing panics while the lock is held, so that poison cannot mean a half-made change.
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn find_sole(&mut self) {
+        let mut connected = self.origins.values().filter_map(|origin| origin.upstream.as_ref());
+        self.sole = match (connected.next(), connected.next()) {
+            (Some(one), None) => Some(Arc::clone(one)),
+            _ => None,
+        };
+    }
+}
+
+impl Origin {
+    fn route(&self) -> Route {
+        match &self.upstream {
+            Some(upstream) => Route::Tunnel(Arc::clone(upstream)),
+            None => Route::Away(self.left),
+        }
+    }
+}
+
+impl Upstream {
+    fn is_older_than(&self, held: &Self) -> bool {
+        match (&self.run, &held.run) {
+            (Some(new), Some(held)) => {
+                (new.instance, new.run) == (held.instance, held.run) && new.epoch < held.epoch
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Totals {
+    /// A response with this status was begun.
+    pub(crate) fn count(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.classes[class].fetch_add(1, Relaxed);
+    }
+
+    /// An exchange failed.
+    pub(crate) fn count_failed(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// A handshake was refused or came to nothing.
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Responses of 1xx to 5xx.
+    pub(crate) fn classes(&self) -> [u64; 5] {
+        self.classes.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    /// Exchanges that failed.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// Handshakes refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+}
+
+/// First label of a host name, in lower case.
+struct Label {
+    octets: [u8; LABEL_MAX],
+    len: usize,
+}
+
+impl Label {
+    /// `None` for addresses and for labels that no origin can have.
+    fn of(host: &str) -> Option<Self> {
+        let end = host.find(['.', ':']).unwrap_or(host.len());
+        let label = host.get(..end)?;
+        let is_address = host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok();
+        if label.is_empty() || label.len() > LABEL_MAX || is_address {
+            return None;
+        }
+        // The address check above misses one with a port; no label of digits only is a name then.
+        let digits = label.bytes().all(|octet| octet.is_ascii_digit());
+        if digits && host.contains('.') || !label.is_ascii() {
+            return None;
+        }
+        let mut octets = [0; LABEL_MAX];
+        octets[..label.len()].copy_from_slice(label.as_bytes());
+        octets[..label.len()].make_ascii_lowercase();
+        Some(Self { octets, len: label.len() })
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.octets[..self.len]).unwrap_or_default()
+    }
+}
+
+/// Octets of a DNS label.
+const LABEL_MAX: usize = 63;

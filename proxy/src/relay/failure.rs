@@ -1,0 +1,182 @@
+//! What a visitor is told when an exchange fails before its head was sent.
+//!
+//! It owns the one mapping of causes to HTTP status, `Proxy-Status` (RFC 9209) and a sentence. It
+//! does not own what happens afterwards: then the body is cut ([`super::body`]).
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use spdy_protocol::{error::StreamError, tunnel::OpenError};
+
+use crate::log::Utc;
+
+/// Why there is no response of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The request breaks HTTP; the text says how.
+    Request(&'static str),
+    /// The request head is larger than the tunnel carries.
+    HeadTooLarge,
+    /// A method that only forward proxies have.
+    Method,
+    /// No origin has this name.
+    Unknown,
+    /// The origin's agent is not connected; since when, if it ever was.
+    Away(Option<SystemTime>),
+    /// No stream came free in time.
+    Busy,
+    /// The agent took no further stream.
+    Refused,
+    /// The stream was cut to make room for others.
+    Stalled,
+    /// The agent reset the stream.
+    Reset,
+    /// The agent broke the protocol.
+    Violation(&'static str),
+    /// The tunnel ended.
+    Lost,
+    /// The agent owed a reply for too long.
+    Silent,
+    /// The visitor went away inside its request.
+    Visitor,
+}
+
+impl Failure {
+    /// Status of the response.
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self {
+            Self::Request(_) | Self::Visitor => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Method => StatusCode::NOT_IMPLEMENTED,
+            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Away(_) | Self::Busy | Self::Refused | Self::Stalled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Reset | Self::Violation(_) | Self::Lost => StatusCode::BAD_GATEWAY,
+            Self::Silent => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Error type of `Proxy-Status` (RFC 9209 2.3).
+    pub(crate) const fn cause(&self) -> &'static str {
+        match self {
+            Self::Request(_) | Self::HeadTooLarge | Self::Visitor => "http_request_error",
+            Self::Method => "http_request_denied",
+            Self::Unknown => "destination_not_found",
+            Self::Away(_) => "destination_unavailable",
+            Self::Busy | Self::Stalled => "connection_limit_reached",
+            Self::Refused => "connection_refused",
+            Self::Reset => "http_response_incomplete",
+            Self::Violation(_) => "http_protocol_error",
+            Self::Lost => "connection_terminated",
+            Self::Silent => "http_response_timeout",
+        }
+    }
+
+    /// Whether it is the visitor's own doing: nothing to log.
+    pub(crate) const fn is_of_visitor(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(_) | Self::HeadTooLarge | Self::Method | Self::Unknown | Self::Visitor
+        )
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Request(cause) => format!("The request is malformed: {cause}.\n"),
+            Self::HeadTooLarge => "The request head is too large.\n".to_owned(),
+            Self::Method => "This is no forward proxy.\n".to_owned(),
+            Self::Unknown => "No origin has this name.\n".to_owned(),
+            Self::Away(None) => "The origin is not connected.\n".to_owned(),
+            Self::Away(Some(since)) => {
+                format!("The origin has not been connected since {}.\n", Utc(*since))
+            }
+            Self::Busy => "The origin is busy with other requests.\n".to_owned(),
+            Self::Refused => "The origin takes no further request now.\n".to_owned(),
+            Self::Stalled => "The request was dropped to make room for others.\n".to_owned(),
+            Self::Reset => "The origin broke the request off.\n".to_owned(),
+            Self::Violation(cause) => format!("The origin answered nonsense: {cause}.\n"),
+            Self::Lost => "The connection to the origin was lost.\n".to_owned(),
+            Self::Silent => "The origin did not answer in time.\n".to_owned(),
+            Self::Visitor => "The request ended too early.\n".to_owned(),
+        }
+    }
+
+    const fn retry_after(&self) -> Option<&'static str> {
+        match self {
+            Self::Away(_) | Self::Busy => Some("5"),
+            Self::Refused | Self::Stalled => Some("1"),
+            _ => None,
+        }
+    }
+
+    /// The response, with its text still apart.
+    pub(crate) fn response(&self, request_id: &str) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(self.text()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let cause = format!("spdy-proxy; error={}", self.cause());
+        for (name, value) in [("proxy-status", cause.as_str()), ("x-request-id", request_id)] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Busy => Self::Busy,
+            OpenError::Closed => Self::Away(None),
+            OpenError::Head => Self::HeadTooLarge,
+        }
+    }
+}
+
+impl From<StreamError> for Failure {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Reset(_) => Self::Reset,
+            StreamError::Refused => Self::Refused,
+            StreamError::Violation(_) => Self::Violation("it broke the protocol"),
+            StreamError::SessionEnded => Self::Lost,
+            StreamError::Stalled => Self::Stalled,
+            // Only a mistake of ours leads here; the visitor sees a broken gateway, as it is.
+            StreamError::State => Self::Violation("out of order"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_status() {
+        let status = |failure: Failure| failure.response("id").status().as_u16();
+        assert_eq!(status(Failure::Away(None)), 503);
+        assert_eq!(status(StreamError::SessionEnded.into()), 502);
+        assert_eq!(status(StreamError::Reset(5).into()), 502);
+        assert_eq!(status(StreamError::Refused.into()), 503);
+        assert_eq!(status(Failure::Silent), 504);
+        assert_eq!(status(OpenError::Head.into()), 431);
+        assert_eq!(status(Failure::Unknown), 404);
+    }
+
+    #[test]
+    fn responses_say_their_cause_to_machines() {
+        let response = Failure::Away(Some(SystemTime::UNIX_EPOCH)).response("abc");
+        assert_eq!(response.headers()["proxy-status"], "spdy-proxy; error=destination_unavailable");
+        assert_eq!(response.headers()["retry-after"], "5");
+        assert_eq!(response.headers()["x-request-id"], "abc");
+        assert!(response.body().ends_with(b"since 1970-01-01T00:00:00Z.\n"));
+    }
+}

@@ -1,0 +1,133 @@
+//! Everything that a server can be told, with its default, unit and bound.
+//!
+//! It does not own where settings come from ([`crate::args`]) nor the bounds of the protocol
+//! ([`spdy_protocol::limits`]).
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use spdy_protocol::limits;
+
+use crate::log::{Level, Log};
+
+/// Settings of one server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Addresses of the HTTP port. Default 127.0.0.1:1443; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses of the tunnel port. Default 127.0.0.1:1444; port 0 takes a free one.
+    pub tunnel_listen: Vec<SocketAddr>,
+    /// The state folder ([`crate::state::State`]).
+    pub state_dir: PathBuf,
+    /// Whether the HTTP port speaks TLS. Default no.
+    pub tls: bool,
+    /// Whether each exchange and what the sessions count is logged. Default no.
+    pub trace: bool,
+    /// Whether `/debug` answers everybody and not only loopback clients. Default no.
+    pub debug: bool,
+    /// Whether agents without credentials are taken, as the origin `anonymous`. Default no.
+    pub allow_anonymous: bool,
+    /// Where lines go. Default stderr, level info.
+    pub log: Log,
+    /// Threads that serve, each with its own executor. Default 1, at least 1.
+    pub threads: usize,
+    /// What may exist at a time.
+    pub bounds: Bounds,
+    /// How long things may take.
+    pub timings: Timings,
+}
+
+/// What may exist at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Downstream connections. Default 10,000. More wait in the kernel's queue.
+    pub connections: usize,
+    /// Tunnels. Default 10,000. More are refused with 503 and `Retry-After`.
+    pub tunnels: usize,
+    /// TLS and PUT handshakes of agents in progress. Default 64. More wait in the kernel's queue.
+    pub handshakes: usize,
+    /// Streams of one tunnel. Default [`limits::STREAMS`]. More wait, then get 503.
+    pub streams: usize,
+    /// Octets that all streams may hold. Default [`limits::PROCESS_BUDGET`].
+    pub budget: usize,
+    /// Octets of a request head, and of a response that is gathered for one write. Default 64 KiB,
+    /// at least 8 KiB. A connection holds up to twice as much.
+    pub buffer: usize,
+    /// Octets that the kernel holds unsent for a tunnel. Default 128 KiB.
+    pub unsent: u32,
+}
+
+/// How long things may take. All are settings, so that tests of faults run scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// A handshake of an agent, TLS and PUT together. Default 10 s.
+    pub handshake: Duration,
+    /// A TLS handshake of a visitor, and each request head from its first octet. Default 30 s.
+    pub head: Duration,
+    /// Silence of a visitor between two requests. Default 75 s.
+    pub idle: Duration,
+    /// Silence of a visitor inside a request body. Default 120 s.
+    pub body: Duration,
+    /// Silence of an agent that owes a reply, or credit for a request body; then 504. Default
+    /// 120 s: disks that spin up take 30 s. A dead agent is found sooner by [`Timings::session`].
+    pub agent: Duration,
+    /// What runs may go on after the server was told to stop. Default 30 s.
+    pub grace: Duration,
+    /// Time over which agents come back after GOAWAY. Default 15 s.
+    pub spread: Duration,
+    /// Those of the sessions.
+    pub session: limits::Timings,
+}
+
+impl Settings {
+    /// The defaults, with a state folder.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], HTTP_PORT))],
+            tunnel_listen: vec![SocketAddr::from(([127, 0, 0, 1], TUNNEL_PORT))],
+            state_dir: state_dir.into(),
+            tls: false,
+            trace: false,
+            debug: false,
+            allow_anonymous: false,
+            log: Log::stderr(Level::Info),
+            threads: 1,
+            bounds: Bounds::default(),
+            timings: Timings::default(),
+        }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            tunnels: 10_000,
+            handshakes: 64,
+            streams: limits::STREAMS,
+            budget: limits::PROCESS_BUDGET,
+            buffer: 64 << 10,
+            unsent: 128 << 10,
+        }
+    }
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(120),
+            agent: Duration::from_secs(120),
+            grace: Duration::from_secs(30),
+            spread: Duration::from_secs(15),
+            session: limits::Timings::default(),
+        }
+    }
+}
+
+/// Default port for visitors: the original's.
+pub const HTTP_PORT: u16 = 1443;
+/// Default port for agents: the original's.
+pub const TUNNEL_PORT: u16 = 1444;

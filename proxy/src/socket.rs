@@ -1,0 +1,198 @@
+//! A TCP connection as the rest of the proxy uses it, and as hyper wants it.
+//!
+//! It owns socket options and the two ways to end a connection: FIN, or RST where a FIN would make
+//! a broken body look complete. It does not own TLS or HTTP.
+//!
+//! hyper gets an adapter of our own: `smol_hyper::rt::FuturesIo` does not say that it can write
+//! vectored, so that hyper would copy each body into its head's buffer, and it clears the whole
+//! read buffer before each read.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_io::Async;
+use futures_lite::{AsyncRead, AsyncWrite};
+use hyper::rt::ReadBufCursor;
+use socket2::SockRef;
+
+use crate::watch::Watch;
+
+/// A TCP connection; clones are the same connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Socket(Arc<Async<TcpStream>>);
+
+/// What hyper reads and writes: a socket, or TLS over one, that keeps its connection's deadline.
+#[derive(Debug)]
+pub(crate) struct VisitorIo<S> {
+    stream: S,
+    watch: Arc<Watch>,
+}
+
+/// A socket that listens on `address`. IPv6 sockets take IPv4 too (`[::]` is dual-stack).
+pub(crate) fn listen(address: SocketAddr) -> io::Result<Async<TcpListener>> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Async::new(TcpListener::from(socket))
+}
+
+impl Socket {
+    /// Takes an accepted connection over. Small frames and ends of bodies must not wait for ACKs.
+    pub(crate) fn new(stream: Async<TcpStream>) -> io::Result<Self> {
+        stream.get_ref().set_nodelay(true)?;
+        Ok(Self(Arc::new(stream)))
+    }
+
+    /// Bounds what the kernel holds unsent, in octets: what is there is beyond any priority.
+    pub(crate) fn limit_unsent(&self, octets: u32) -> io::Result<()> {
+        SockRef::from(self.0.get_ref()).set_tcp_notsent_lowat(octets)
+    }
+
+    /// The next close sends RST instead of FIN and drops what is unsent.
+    pub(crate) fn reset_on_close(&self) {
+        // It fails only on a socket that is no more, which is as good.
+        let _ = SockRef::from(self.0.get_ref()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Sends FIN.
+    pub(crate) fn finish(&self) {
+        // The peer may have reset it already, which is as good.
+        let _ = self.0.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// Reads and forgets up to `most` octets until the peer closes. Cancel safe.
+    pub(crate) async fn discard(&self, most: usize) {
+        use futures_lite::AsyncReadExt;
+        let mut left = most;
+        let mut octets = [0; 4_096];
+        while left > 0 {
+            match (&*self.0).read(&mut octets).await {
+                Ok(read) if read > 0 => left = left.saturating_sub(read),
+                _ => return,
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // `Async` would only flush: the peer must see the end though clones are alive.
+        self.finish();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S> VisitorIo<S> {
+    /// hyper's end of `stream`.
+    pub(crate) const fn new(stream: S, watch: Arc<Watch>) -> Self {
+        Self { stream, watch }
+    }
+
+    /// The stream below, to go on with another protocol.
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin> hyper::rt::Read for VisitorIo<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = SCRATCH.with_borrow_mut(|scratch| {
+            let most = buf.remaining().min(scratch.len());
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch[..most]))?;
+            buf.put_slice(&scratch[..read]);
+            Poll::Ready(Ok(read))
+        });
+        match &read {
+            Poll::Pending => this.watch.waits_for_visitor(),
+            Poll::Ready(_) => this.watch.heard_visitor(),
+        }
+        read.map_ok(|_| ())
+    }
+}
+
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for VisitorIo<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_close(cx)
+    }
+}
+
+/// Connections that the kernel keeps for us until we accept them.
+const BACKLOG: i32 = 1_024;
+
+thread_local! {
+    /// Where reads go first: hyper hands out uninitialised memory, and clearing 8 KiB for a
+    /// request of 100 octets costs more than copying those.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 65_536].into_boxed_slice());
+}

@@ -1,0 +1,413 @@
+//! The state folder: keys, certificates and records of origins.
+//!
+//! It owns paths, modes, the lock and atomic writes; all of it blocks. It does not own the rules
+//! of tokens ([`record`]) nor those of keys ([`crate::tls`]).
+//!
+//! ```text
+//! key.pem cert.pem            of the tunnel port, made at first start, kept: agents pin the key
+//! http-key.pem http-cert.pem  of the HTTP port with -t, made at first need, to be replaced
+//! origins/NAME                one record per origin
+//! lock                        held for each change; a reader needs no lock
+//! control.sock                of the running server (crate::admin)
+//! ```
+
+mod record;
+
+use std::{
+    env, fmt, fs,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use ring::{
+    digest,
+    rand::{SecureRandom, SystemRandom},
+};
+use rustix::fs::{FlockOperation, flock};
+use spdy_protocol::join::is_origin_name;
+
+use crate::tls::{Identity, IdentityError, Made};
+use record::{Hash, Record, Verdict};
+
+/// An open state folder.
+#[derive(Clone, Debug)]
+pub struct State {
+    folder: PathBuf,
+}
+
+/// Which port a key belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Agents dial it; they pin its key.
+    Tunnel,
+    /// Visitors use it when TLS is on.
+    Http,
+}
+
+/// One origin as the state folder knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginState {
+    /// Its name.
+    pub name: String,
+    /// Whether an agent has joined.
+    pub joined: bool,
+    /// How long its join code is still good for, if one waits.
+    pub join_left: Option<Duration>,
+}
+
+/// Why the state folder cannot be used.
+#[derive(Debug)]
+pub enum StateError {
+    /// No folder was named and none can be guessed.
+    NoFolder,
+    /// A file or folder cannot be read or written.
+    Io(PathBuf, io::Error),
+    /// A key or certificate cannot be used.
+    Identity(PathBuf, IdentityError),
+    /// The name is not `[a-z0-9-]{1,63}`.
+    Name(String),
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFolder => f.write_str("no state folder: give --state-dir"),
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Identity(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Name(name) => write!(f, "{name:?} is no name: [a-z0-9-], 1 to 63 characters"),
+        }
+    }
+}
+
+impl std::error::Error for StateError {}
+
+impl State {
+    /// The folder that is used when none is named: `$STATE_DIRECTORY` (systemd), else
+    /// `/var/lib/spdy-proxy` if it exists, else `spdy-proxy` in the user's state home.
+    ///
+    /// # Errors
+    /// [`StateError::NoFolder`].
+    pub fn default_folder() -> Result<PathBuf, StateError> {
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let system = || Some(PathBuf::from(SYSTEM_FOLDER)).filter(|folder| folder.is_dir());
+        let home = || {
+            set("XDG_STATE_HOME")
+                .or_else(|| Some(set("HOME")?.join(".local/state")))
+                .map(|home| home.join("spdy-proxy"))
+        };
+        set("STATE_DIRECTORY").or_else(system).or_else(home).ok_or(StateError::NoFolder)
+    }
+
+    /// Opens a folder and makes what is missing (mode 0700).
+    ///
+    /// # Errors
+    /// [`StateError::Io`], also when the folder cannot be written: there is no fallback.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StateError> {
+        let state = Self { folder: folder.into() };
+        let origins = state.folder.join(ORIGINS);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&origins)
+            .map_err(|error| StateError::Io(origins, error))?;
+        // The lock file proves that we can write.
+        state.lock()?;
+        Ok(state)
+    }
+
+    /// The key and certificate of `port`; made when both are missing, kept from then on.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Identity`].
+    pub fn identity(&self, port: Port) -> Result<Identity, StateError> {
+        let (key, certificate) = match port {
+            Port::Tunnel => ("key.pem", "cert.pem"),
+            Port::Http => ("http-key.pem", "http-cert.pem"),
+        };
+        let (key, certificate) = (self.folder.join(key), self.folder.join(certificate));
+        let _lock = self.lock()?;
+        if !exists(&key)? && !exists(&certificate)? {
+            let made = Made::new(&["localhost", "127.0.0.1", "::1"])
+                .map_err(|error| StateError::Identity(key.clone(), error))?;
+            // The certificate first: a key without one would look like an operator's mistake.
+            replace(&certificate, made.certificate.as_bytes())?;
+            replace(&key, made.key.as_bytes())?;
+        }
+        let path = |error: &IdentityError| match error {
+            IdentityError::Certificate => certificate.clone(),
+            _ => key.clone(),
+        };
+        Identity::parse(&read(&key)?, &read(&certificate)?)
+            .map_err(|error| StateError::Identity(path(&error), error))
+    }
+
+    /// Makes a join secret for `origin` that is good for `valid`. An earlier one dies; the token
+    /// of an origin that has joined stays valid until the new secret is used.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn pair(&self, origin: &str, valid: Duration) -> Result<[u8; 16], StateError> {
+        let path = self.record_path(origin)?;
+        let mut secret = [0; 16];
+        SystemRandom::new().fill(&mut secret).map_err(|_| {
+            StateError::Io(self.folder.clone(), io::Error::other("no random octets"))
+        })?;
+        let expires = SystemTime::now().checked_add(valid).unwrap_or(SystemTime::UNIX_EPOCH);
+        let _lock = self.lock()?;
+        let mut record = load(&path)?;
+        record.expect(hash(&secret), expires);
+        replace(&path, record.format().as_bytes())?;
+        Ok(secret)
+    }
+
+    /// Uses a join secret: `token` (its SHA-256) speaks for `origin` from now on. `false`: unknown
+    /// origin, or the secret is unknown, used or expired.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn join(&self, origin: &str, secret: &[u8], token: [u8; 32]) -> Result<bool, StateError> {
+        let Ok(path) = self.record_path(origin) else { return Ok(false) };
+        let _lock = self.lock()?;
+        let mut record = load(&path)?;
+        let joined = record.join(&hash(secret), token, SystemTime::now());
+        if joined {
+            replace(&path, record.format().as_bytes())?;
+        }
+        Ok(joined)
+    }
+
+    /// Whether `token` speaks for `origin`; with `next` (the SHA-256 of a new token), that one is
+    /// registered beside it. Unknown origins and wrong tokens take the same way.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn verify(
+        &self,
+        origin: &str,
+        token: &[u8],
+        next: Option<[u8; 32]>,
+    ) -> Result<bool, StateError> {
+        let (path, token) = (self.record_path(origin).ok(), hash(token));
+        let read = || path.as_deref().map_or_else(|| Ok(Record::default()), load);
+        let verdict = read()?.verify(&token);
+        let Some(path) = path.as_deref() else { return Ok(false) };
+        if verdict == Verdict::Refused || (verdict == Verdict::Valid && next.is_none()) {
+            return Ok(verdict == Verdict::Valid);
+        }
+        let _lock = self.lock()?;
+        // Again under the lock: another exchange may have changed it.
+        let mut record = load(path)?;
+        match record.verify(&token) {
+            Verdict::Refused => return Ok(false),
+            Verdict::Fresh => record.promote(),
+            Verdict::Valid => {}
+        }
+        if let Some(next) = next {
+            record.rotate(next);
+        }
+        replace(path, record.format().as_bytes())?;
+        Ok(true)
+    }
+
+    /// All origins, by name.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn origins(&self) -> Result<Vec<OriginState>, StateError> {
+        let folder = self.folder.join(ORIGINS);
+        let failed = |error| StateError::Io(folder.clone(), error);
+        let mut origins = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // Anything else is a file being written, or not ours.
+            let Some(name) = name.to_str().filter(|name| is_origin_name(name)) else { continue };
+            let record = load(&folder.join(name))?;
+            origins.push(OriginState {
+                name: name.to_owned(),
+                joined: record.is_joined(),
+                join_left: record.join_left(SystemTime::now()),
+            });
+        }
+        origins.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(origins)
+    }
+
+    /// Where the running server listens for `list` and others.
+    #[must_use]
+    pub fn control_path(&self) -> PathBuf {
+        self.folder.join("control.sock")
+    }
+
+    fn record_path(&self, origin: &str) -> Result<PathBuf, StateError> {
+        if !is_origin_name(origin) {
+            return Err(StateError::Name(origin.to_owned()));
+        }
+        Ok(self.folder.join(ORIGINS).join(origin))
+    }
+
+    /// Waits for the lock; it is held until the file is dropped.
+    fn lock(&self) -> Result<File, StateError> {
+        let path = self.folder.join("lock");
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        file.and_then(|file| {
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        })
+        .map_err(|error| StateError::Io(path, error))
+    }
+}
+
+/// SHA-256 of a secret: all that is kept of it.
+fn hash(secret: &[u8]) -> Hash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
+    hash
+}
+
+fn exists(path: &Path) -> Result<bool, StateError> {
+    path.try_exists().map_err(|error| StateError::Io(path.to_owned(), error))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StateError> {
+    fs::read(path).map_err(|error| StateError::Io(path.to_owned(), error))
+}
+
+/// The record at `path`; an empty one when there is no file.
+fn load(path: &Path) -> Result<Record, StateError> {
+    match fs::read(path) {
+        Ok(octets) => Ok(Record::parse(&String::from_utf8_lossy(&octets))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+        Err(error) => Err(StateError::Io(path.to_owned(), error)),
+    }
+}
+
+/// Writes a file (mode 0600) so that a crash leaves the old or the new content, never a part.
+/// The lock is held, so that one name for what is being written is enough.
+fn replace(path: &Path, octets: &[u8]) -> Result<(), StateError> {
+    let new = path
+        .with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(octets)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        // The rename itself must survive a power cut: a token that is lost locks an agent out.
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    };
+    write().map_err(|error| StateError::Io(path.to_owned(), error))
+}
+
+const ORIGINS: &str = "origins";
+const SYSTEM_FOLDER: &str = "/var/lib/spdy-proxy";
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A fresh folder, removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = env::temp_dir().join(format!("spdy-proxy-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn a_key_is_made_once_private_and_kept() {
+        let folder = Folder::new("key");
+        let pin = State::open(&folder.0).unwrap().identity(Port::Tunnel).unwrap().pin();
+        let again = State::open(&folder.0).unwrap().identity(Port::Tunnel).unwrap().pin();
+        assert_eq!(pin, again);
+        assert_ne!(pin, State::open(&folder.0).unwrap().identity(Port::Http).unwrap().pin());
+        let mode = |path: &str| fs::metadata(folder.0.join(path)).unwrap().permissions().mode();
+        assert_eq!(mode("key.pem") & 0o777, 0o600);
+        assert_eq!(mode("") & 0o777, 0o700);
+    }
+
+    #[test]
+    fn an_unreadable_key_is_an_error_that_names_it() {
+        let folder = Folder::new("broken");
+        let state = State::open(&folder.0).unwrap();
+        state.identity(Port::Tunnel).unwrap();
+        fs::write(folder.0.join("key.pem"), "nonsense").unwrap();
+        let error = state.identity(Port::Tunnel).unwrap_err();
+        assert!(matches!(&error, StateError::Identity(path, IdentityError::Key)
+            if path.ends_with("key.pem")));
+        fs::remove_file(folder.0.join("key.pem")).unwrap();
+        assert!(matches!(state.identity(Port::Tunnel).unwrap_err(), StateError::Io(..)));
+    }
+
+    #[test]
+    fn pairing_joining_and_verifying_go_by_the_files() {
+        let folder = Folder::new("pair");
+        let state = State::open(&folder.0).unwrap();
+        let token = b"token";
+        let secret = state.pair("nas1", HOUR).unwrap();
+        assert!(!state.verify("nas1", token, None).unwrap());
+        assert!(!state.join("nas2", &secret, hash(token)).unwrap());
+        assert!(!state.join("../nas1", &secret, hash(token)).unwrap());
+        assert!(state.join("nas1", &secret, hash(token)).unwrap());
+        assert!(!state.join("nas1", &secret, hash(token)).unwrap());
+        let other = State::open(&folder.0).unwrap();
+        assert!(other.verify("nas1", token, None).unwrap());
+        assert!(!other.verify("nas1", b"wrong", None).unwrap());
+        assert!(!other.verify("nas2", token, None).unwrap());
+        assert!(!other.verify("..", token, None).unwrap());
+        let kept = fs::read_to_string(folder.0.join("origins/nas1")).unwrap();
+        assert!(!kept.contains("token token"));
+    }
+
+    #[test]
+    fn a_rotation_ends_the_old_token_at_the_first_use_of_the_new() {
+        let folder = Folder::new("rotate");
+        let state = State::open(&folder.0).unwrap();
+        let secret = state.pair("nas1", HOUR).unwrap();
+        state.join("nas1", &secret, hash(b"old")).unwrap();
+        assert!(!state.verify("nas1", b"wrong", Some(hash(b"new"))).unwrap());
+        assert!(!state.verify("nas1", b"new", None).unwrap());
+        assert!(state.verify("nas1", b"old", Some(hash(b"new"))).unwrap());
+        assert!(state.verify("nas1", b"old", None).unwrap());
+        assert!(state.verify("nas1", b"new", None).unwrap());
+        assert!(!state.verify("nas1", b"old", None).unwrap());
+        assert!(state.verify("nas1", b"new", None).unwrap());
+    }
+
+    #[test]
+    fn an_expired_code_and_an_odd_name_are_refused() {
+        let folder = Folder::new("expired");
+        let state = State::open(&folder.0).unwrap();
+        let secret = state.pair("nas1", Duration::ZERO).unwrap();
+        assert!(!state.join("nas1", &secret, hash(b"token")).unwrap());
+        assert!(matches!(state.pair("NAS", HOUR), Err(StateError::Name(_))));
+        assert!(matches!(state.pair("../x", HOUR), Err(StateError::Name(_))));
+        let names: Vec<_> =
+            state.origins().unwrap().into_iter().map(|o| (o.name, o.joined)).collect();
+        assert_eq!(names, [("nas1".to_owned(), false)]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_an_error() {
+        let folder = Folder::new("file");
+        fs::write(&folder.0, "not a folder").unwrap();
+        assert!(matches!(State::open(&folder.0), Err(StateError::Io(..))));
+        fs::remove_file(&folder.0).unwrap();
+    }
+}

@@ -1,0 +1,91 @@
+//! One thread's executor, and what all threads of a server share.
+//!
+//! It owns where tasks are spawned: each belongs to its worker's executor and ends with it. It
+//! does not own what the tasks do.
+
+use std::{
+    future::Future,
+    rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_executor::LocalExecutor;
+use spdy_protocol::budget::Budget;
+
+use crate::{
+    gate::Gate,
+    registry::Registry,
+    settings::Settings,
+    state::State,
+    stop::Stop,
+    watch::{Limits, Watches},
+};
+
+/// What all threads of a server share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) state: State,
+    pub(crate) registry: Registry,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) stop: Stop,
+    pub(crate) since: SystemTime,
+    /// What we are called in handshakes.
+    pub(crate) id: String,
+    pub(crate) connections: Gate,
+    pub(crate) tunnels: Gate,
+    pub(crate) handshakes: Gate,
+    /// Downstream connections accepted.
+    pub(crate) accepted: AtomicU64,
+    /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.
+    pub(crate) id_prefix: u32,
+    pub(crate) id_count: AtomicU64,
+}
+
+/// One thread's executor with its clock.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    executor: Weak<LocalExecutor<'static>>,
+    pub(crate) watches: Watches,
+    pub(crate) limits: Limits,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// A worker that spawns on `executor` while that lives.
+    pub(crate) fn new(executor: &Rc<LocalExecutor<'static>>, shared: Arc<Shared>) -> Self {
+        let timings = &shared.settings.timings;
+        let limits = [timings.head, timings.idle, timings.body, timings.agent];
+        // A quarter of the shortest limit is precise enough; a second is what real ones need.
+        let shortest = limits.into_iter().min().unwrap_or(TICK_MAX);
+        let watches = Watches::new((shortest / 4).clamp(TICK_MIN, TICK_MAX));
+        let limits = Limits {
+            request: watches.ticks(timings.idle),
+            head: watches.ticks(timings.head),
+            body: watches.ticks(timings.body),
+            agent: watches.ticks(timings.agent),
+        };
+        Self { executor: Rc::downgrade(executor), watches, limits, shared }
+    }
+
+    /// Runs a task on this thread until it ends or the server does.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        if let Some(executor) = self.executor.upgrade() {
+            executor.spawn(task).detach();
+        }
+    }
+}
+
+impl Shared {
+    /// An id for a request, 16 to 24 characters.
+    pub(crate) fn request_id(&self) -> String {
+        format!("{:08x}{:08x}", self.id_prefix, self.id_count.fetch_add(1, Relaxed))
+    }
+}
+
+const TICK_MIN: Duration = Duration::from_millis(10);
+const TICK_MAX: Duration = Duration::from_secs(1);
