@@ -204,10 +204,10 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         }
         None => name_of_host(),
     };
-    let proxies = proxies(flags, file)?;
     let Some(root) = flags.root.as_ref().or(top.root.as_ref()) else {
         return Err(ConfigError::Usage("no folder to serve: give -r DIR".to_owned()));
     };
+    let proxies = proxies(flags, file)?;
     origin::check_root(root)
         .map_err(|error| ConfigError::Failure(format!("root {}: {error}", root.display())))?;
     let instance = match file.instance {
@@ -221,7 +221,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         instance,
         ..origin::Options::new(root)
     };
-    Ok(Settings { proxies, ..Settings::new(name, origin, log) })
+    Ok(Settings { proxies, session_debug: debug, ..Settings::new(name, origin, log) })
 }
 
 /// A new `instance`.
@@ -520,7 +520,8 @@ mod tests {
     #[test]
     fn senseless_options_are_usage_errors() {
         let none = File::default();
-        assert!(usage(&Options::default(), &none).contains("--pin"));
+        let access = Access::default();
+        assert!(usage(&Options { access, ..flags() }, &none).contains("--pin"));
         assert!(usage(&Options { root: None, ..flags() }, &none).contains("-r DIR"));
         let log = Some("loud".to_owned());
         assert!(usage(&Options { log, ..flags() }, &none).contains("loud"));

@@ -30,7 +30,7 @@ use spdy_protocol::{
     handshake::{Credentials, Features, Hello, Put, agreed},
     head::RequestHead,
     limits,
-    session::{Config, Side},
+    session::{Config, Side, Trace},
     tunnel::{self, Incoming, Stream, Tunnel},
 };
 
@@ -73,6 +73,8 @@ pub struct Settings {
     /// Time that running requests get when the agent is told to end, or when the proxy drains the
     /// tunnel. Default 30 s.
     pub grace: Duration,
+    /// Whether every frame is logged (`-s`), without header blocks and contents.
+    pub session_debug: bool,
     /// Where lines go.
     pub log: Log,
 }
@@ -90,6 +92,7 @@ impl Settings {
             backoff: Steps::default(),
             session: limits::Timings::default(),
             grace: Duration::from_secs(30),
+            session_debug: false,
             log,
         }
     }
@@ -416,6 +419,12 @@ impl Supervisor {
         config.uploads = limits::UPLOADS;
         config.grow = false;
         config.timings = self.shared.settings.session;
+        if self.shared.settings.session_debug {
+            let (log, proxy) = (self.shared.settings.log.clone(), self.proxy.address.clone());
+            config.trace = Some(Trace::new(move |direction, frame| {
+                log.debug(format_args!("event=frame proxy={proxy} {direction:?} {frame}"));
+            }));
+        }
         let id = link.welcome.as_ref().map_or("", |welcome| welcome.id.as_str());
         self.shared.settings.log.info(format_args!(
             "event=tunnel_up proxy={} peer={} id={} name={} epoch={}",

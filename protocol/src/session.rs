@@ -67,6 +67,8 @@ pub struct Session {
     started: Instant,
     /// When anything was last received.
     last_seen: Instant,
+    /// An Amahi proxy gave session credit: its last edition does, as its one habit of 3.1.
+    session_credit_seen: bool,
     /// An Amahi peer still needs its pause between the 200 and the first SYN_STREAM.
     pausing: bool,
 
@@ -139,6 +141,7 @@ impl Session {
             error: None,
             started: now,
             last_seen: now,
+            session_credit_seen: false,
             pausing: config.profile == Profile::Amahi,
             table: Table::new(config.streams.min(STREAMS)),
             opened: VecDeque::new(),
@@ -613,8 +616,8 @@ impl Session {
 
     fn session_send_credit(&self) -> usize {
         match self.profile {
-            Profile::Amahi => usize::MAX,
-            Profile::Ours | Profile::Plain31 => self.send_window.available(),
+            Profile::Amahi if !self.session_credit_seen => usize::MAX,
+            Profile::Amahi | Profile::Ours | Profile::Plain31 => self.send_window.available(),
         }
     }
 
@@ -672,7 +675,9 @@ impl Session {
         self.resets.push_back((stream, status));
     }
 
-    /// Ends a stream without a frame; its reader and writer learn why. One that was never accepted
+    /// Ends a stream without a frame; its writer learns why, and its reader once it has what had
+    /// arrived (npm's spdy-transport now and then resets a stream between its data and its FIN).
+    /// What we end ourselves is forgotten at once. One that was never accepted
     /// has neither, and goes at once.
     fn fail(&mut self, key: Key, error: StreamError) {
         let Some(stream) = self.table.get_mut(key) else { return };
@@ -685,7 +690,7 @@ impl Session {
             stream.failure = Some(error);
         }
         stream.state.on_reset();
-        if !stream.complete {
+        if matches!(error, StreamError::State | StreamError::Stalled) {
             stream.inbox.clear();
             stream.unread_since = None;
         }

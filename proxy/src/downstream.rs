@@ -51,9 +51,11 @@ pub(crate) async fn accept(
     let server = Rc::new(builder(shared.settings.bounds.buffer));
     let accepting = async {
         loop {
-            let pass = shared.connections.enter().await;
+            // Room comes first: who is too many waits in the kernel, and is not refused.
+            shared.connections.room().await;
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    let pass = shared.connections.enter().await;
                     shared.accepted.fetch_add(1, Relaxed);
                     let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
                     worker.spawn(serve(owner, server, stream, peer, acceptor.clone(), pass));

@@ -35,6 +35,19 @@ impl Gate {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// Waits until there is a place, without taking it. Cancel safe.
+    pub async fn room(&self) {
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.held < state.limit {
+                return Poll::Ready(());
+            }
+            state.wait(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Waits for a place. Cancel safe.
     pub async fn enter(&self) -> Pass {
         poll_fn(|cx| {
@@ -118,12 +131,15 @@ mod tests {
         let first = gate.try_enter().unwrap();
         let second = future::block_on(gate.enter());
         assert!(gate.try_enter().is_none());
+        assert!(future::block_on(future::poll_once(gate.room())).is_none());
         let mut third = std::pin::pin!(gate.enter());
         assert!(future::block_on(future::poll_once(third.as_mut())).is_none());
         drop(first);
         let third = future::block_on(third);
         assert_eq!(gate.held(), 2);
         drop((second, third));
+        future::block_on(gate.room());
+        assert_eq!(gate.held(), 0);
         future::block_on(gate.emptied());
     }
 

@@ -255,14 +255,23 @@ fn refuse(
     request_id: &str,
     has_body: bool,
 ) -> Response<Body> {
+    let level = match failure {
+        _ if failure.is_of_visitor() => Level::Debug,
+        // That its tunnel is down was said when it went.
+        Failure::Away(_) => Level::Debug,
+        _ => Level::Warn,
+    };
     if !failure.is_of_visitor() {
         visit.shared().registry.totals.count_failed();
-        visit.shared().settings.log.warn(format_args!(
+    }
+    visit.shared().settings.log.write(
+        level,
+        format_args!(
             "exchange=failed id={request_id} status={} cause={}",
             failure.status().as_u16(),
             failure.cause(),
-        ));
-    }
+        ),
+    );
     let mut response = failure.response(request_id).map(|text| Body::text(text, visit));
     if has_body {
         visit.has_unread.set(true);

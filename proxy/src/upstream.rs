@@ -56,10 +56,11 @@ pub(crate) async fn accept(
     let shared = Arc::clone(&worker.shared);
     let accepting = async {
         loop {
-            // The place comes first: who is too many waits in the kernel, and is not refused.
-            let pass = shared.handshakes.enter().await;
+            // Room comes first: who is too many waits in the kernel, and is not refused.
+            shared.handshakes.room().await;
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    let pass = shared.handshakes.enter().await;
                     let task = serve(Rc::clone(&worker), stream, peer, acceptor.clone(), pass);
                     worker.spawn(task);
                 }

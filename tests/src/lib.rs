@@ -1,1 +1,24 @@
-//! Fixtures of the integration tests.
+//! Fixtures of the integration tests and of the bench: programs as they are run, other people's
+//! SPDY stacks, and the peers that stand in for stacks that can no longer be had.
+//!
+//! The modules stand in order, top to bottom: each uses only modules listed below its own.
+
+pub mod amahi;
+
+pub mod peers;
+
+pub mod fuzz;
+
+pub mod wire;
+
+pub mod http;
+
+pub mod fixture;
+
+pub mod link;
+
+pub mod media;
+
+pub mod programs;
+
+pub mod source;

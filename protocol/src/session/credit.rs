@@ -41,12 +41,12 @@ impl Session {
         let Some(stream) = self.table.get_mut(key) else {
             return Poll::Ready(Err(StreamError::State));
         };
-        if let Some(error) = stream.failure.filter(|_| !stream.complete) {
-            return Poll::Ready(Err(error));
-        }
         let Some((count, taken)) = take(&mut stream.inbox) else {
-            let more = stream.state.can_receive();
-            return if more { Poll::Pending } else { Poll::Ready(Ok(None)) };
+            return match stream.failure {
+                Some(error) if !stream.complete => Poll::Ready(Err(error)),
+                None if stream.state.can_receive() => Poll::Pending,
+                _ => Poll::Ready(Ok(None)),
+            };
         };
         let waited = stream.unread_since.map(|since| now.saturating_duration_since(since));
         stream.unread_since = (!stream.inbox.is_empty()).then_some(now);

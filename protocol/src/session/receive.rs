@@ -469,7 +469,12 @@ impl Session {
             self.cheap.on_cheap(now)?;
         }
         if stream == 0 {
-            self.become_plain31();
+            // The last edition of Amahi's proxy gives session credit too, and stays what it is: ids
+            // out of order, uploads past every window, death by GOAWAY.
+            match self.config.side {
+                Side::Client => self.become_plain31(),
+                Side::Server => self.session_credit_seen = true,
+            }
             self.send_window.replenish(delta).map_err(|_| PeerFault::SessionWindowOverflow)?;
             self.wake_writers();
             return Ok(());

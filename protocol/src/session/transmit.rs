@@ -189,7 +189,7 @@ impl Session {
     fn encode_credit(&mut self, now: Instant) {
         let late = |since: Instant| now >= since + self.config.timings.credit_delay;
         let half = self.received.unreturned >= self.received.target / 2;
-        if self.profile != Profile::Amahi
+        if (self.profile != Profile::Amahi || self.session_credit_seen)
             && self.output.has_control_room()
             && (half || self.received.since.is_some_and(late))
         {

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Installs what a task needs and this machine lacks: scripts/setup.sh demo|test|bench|fuzz|make.
+# Debian packages by apt-get, components by rustup. Says nothing when everything is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+task=${1:-test}
+packages=()
+
+# need COMMAND PACKAGE
+need() {
+    command -v "$1" >/dev/null 2>&1 || packages+=("$2")
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
+    else
+        echo "setup: needs root or sudo to run: $*" >&2
+        return 1
+    fi
+}
+
+# Up to three times: mirrors fail now and then. The output is shown only when all tries failed.
+retry() {
+    local log try
+    log=$(mktemp)
+    for try in 1 2 3; do
+        if "$@" >"$log" 2>&1 </dev/null; then
+            rm -f "$log"
+            return 0
+        fi
+        sleep $((try * 3))
+    done
+    cat "$log" >&2
+    rm -f "$log"
+    echo "setup: failed: $*" >&2
+    return 1
+}
+
+# component COMMAND COMPONENT: of the toolchain in use.
+component() {
+    cargo "$1" --version >/dev/null 2>&1 || retry rustup component add "$2"
+}
+
+media() {
+    need ffmpeg ffmpeg
+    need ffprobe ffmpeg
+    need curl curl
+}
+
+case $task in
+    make)
+        need make make
+        ;;
+    demo)
+        media
+        ;;
+    test)
+        media
+        # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
+        need node nodejs
+        need npm npm
+        need go golang-go
+        [ -d /usr/share/gocode/src/github.com/docker/spdystream ] ||
+            packages+=(golang-github-docker-spdystream-dev)
+        need python3 python3
+        component fmt rustfmt
+        component clippy clippy
+        ;;
+    bench)
+        [ -x /usr/sbin/nginx ] || need nginx nginx-light
+        ;;
+    fuzz)
+        need g++ g++
+        ;;
+    *)
+        echo "setup: no task $task" >&2
+        exit 64
+        ;;
+esac
+
+if [ ${#packages[@]} -gt 0 ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    echo "setup: installing ${packages[*]}" >&2
+    retry as_root apt-get update -qq
+    retry as_root apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+
+if [ "$task" = fuzz ]; then
+    rustup toolchain list | grep -q '^nightly' ||
+        retry rustup toolchain install nightly --profile minimal
+    cargo fuzz --version >/dev/null 2>&1 || retry cargo install --locked cargo-fuzz
+fi
