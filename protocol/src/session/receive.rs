@@ -133,6 +133,8 @@ impl Session {
                         self.input = Input::Skip(len);
                     }
                 } else if len > CONTROL_FRAME {
+                    // DEVIATION: an oversized control frame ends the session without RST_STREAM.
+                    // Its block stays unread, so nothing could follow.
                     return Err(PeerFault::ControlFrameTooLarge { len });
                 } else {
                     let head = Head { version, kind, flags, len };
@@ -156,6 +158,7 @@ impl Session {
         len: usize,
         now: Instant,
     ) -> Result<Option<Key>, PeerFault> {
+        // DEVIATION: overruns of foreign peers are tolerated. See limits.rs for how far.
         let slack = match self.profile {
             Profile::Ours => Some(0),
             Profile::Plain31 => Some(i64::from(OVERRUN_SLACK)),
@@ -313,12 +316,14 @@ impl Session {
             self.queue_reset(number, status_of(StreamFault::IdInUse));
             return self.cheap.on_cheap(now);
         }
+        // DEVIATION: ids of an Amahi peer may come in any order. It opens streams concurrently.
         if number <= self.highest_seen && self.profile != Profile::Amahi {
             return Err(PeerFault::StreamIdNotIncreasing(number));
         }
         self.highest_seen = self.highest_seen.max(number);
         let refused = if self.config.side == Side::Client {
             Some(StreamFault::Push)
+        // DEVIATION: unidirectional requests are refused. Nobody could be answered.
         } else if unidirectional || self.table.is_full() || !fin && self.uploads_are_full() {
             Some(StreamFault::TooManyStreams)
         } else {
@@ -377,7 +382,7 @@ impl Session {
         Ok(())
     }
 
-    /// Trailers and late headers are read and ignored; their FIN counts.
+    /// DEVIATION: trailers are ignored. They are read for the context, and their FIN counts.
     fn on_headers(
         &mut self,
         stream: u32,
