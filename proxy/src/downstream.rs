@@ -16,10 +16,10 @@ use std::{
 };
 
 use async_io::{Async, Timer};
-use async_rustls::TlsAcceptor;
 use futures_lite::{AsyncRead, AsyncWrite, future};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use rustls::ServerConfig;
 
 use crate::{
     admin,
@@ -27,6 +27,7 @@ use crate::{
     relay::{self, Body, Visit},
     socket::{Socket, VisitorIo},
     stop::Phase,
+    tls::TlsStream,
     watch::Wait,
     worker::Worker,
 };
@@ -45,7 +46,7 @@ const LINGER_OCTETS: usize = 4 << 20;
 pub(crate) async fn accept(
     worker: Rc<Worker>,
     listener: Arc<Async<TcpListener>>,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
 ) {
     let shared = Arc::clone(&worker.shared);
     let server = Rc::new(builder(shared.settings.bounds.buffer));
@@ -58,7 +59,7 @@ pub(crate) async fn accept(
                     let pass = shared.connections.enter().await;
                     shared.accepted.fetch_add(1, Relaxed);
                     let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
-                    worker.spawn(serve(owner, server, stream, peer, acceptor.clone(), pass));
+                    worker.spawn(serve(owner, server, stream, peer, tls.clone(), pass));
                 }
                 Err(error) => {
                     shared.settings.log.warn(format_args!("accept=failed port=http {error}"));
@@ -87,7 +88,7 @@ async fn serve(
     server: Rc<http1::Builder>,
     stream: Async<TcpStream>,
     peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     pass: Pass,
 ) {
     // It fails only on a connection that is no more.
@@ -95,20 +96,21 @@ async fn serve(
     let visit = Rc::new(Visit {
         watch: worker.watches.add(worker.limits),
         peer,
-        is_secure: acceptor.is_some(),
+        is_secure: tls.is_some(),
         must_reset: Cell::new(false),
         has_unread: Cell::new(false),
         _pass: pass,
         worker,
     });
-    match acceptor {
+    match tls {
         None => speak(&visit, &server, &socket, socket.clone()).await,
-        Some(acceptor) => {
+        Some(tls) => {
             let limit = visit.shared().settings.timings.head;
-            let shaken = future::or(async { acceptor.accept(socket.clone()).await.ok() }, async {
-                Timer::after(limit).await;
-                None
-            });
+            let shaken =
+                future::or(async { TlsStream::accept(tls, socket.clone()).await.ok() }, async {
+                    Timer::after(limit).await;
+                    None
+                });
             if let Some(stream) = shaken.await {
                 speak(&visit, &server, &socket, stream).await;
             }

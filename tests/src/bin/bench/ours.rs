@@ -61,7 +61,10 @@ pub(crate) fn idle(builds: &Builds, count: usize) -> io::Result<Idle> {
     fs::create_dir(&root)?;
     let proxy = Proxy::start(builds, &folder.path().join("state"), &[])?;
     let configs = (0..count).map(|number| {
-        let config = folder.path().join(format!("agent-{number}.conf"));
+        // A folder each: join keeps the token beside the configuration.
+        let own = folder.path().join(number.to_string());
+        fs::create_dir(&own)?;
+        let config = own.join("agent.conf");
         let code = proxy.pair(&format!("nas{number}"), proxy.tunnel)?;
         programs::join(builds, &code, &config)?;
         Ok(config)
@@ -71,11 +74,11 @@ pub(crate) fn idle(builds: &Builds, count: usize) -> io::Result<Idle> {
     let mut before = 0;
     for (number, config) in configs.iter().enumerate() {
         if number == count / 10 {
-            before = settled(&proxy, number)?;
+            before = settled(&proxy, &agents)?;
         }
         agents.push(programs::agent(builds, &root, config, &[])?);
     }
-    let after = settled(&proxy, count)?;
+    let after = settled(&proxy, &agents)?;
     let tunnels = count - count / 10;
     let agent = agents.iter().map(|agent| Ok(agent.cost()?.resident)).sum::<io::Result<u64>>()?;
     Ok(Idle {
@@ -96,18 +99,19 @@ pub(crate) struct Idle {
     pub(crate) tunnels: usize,
 }
 
-/// Resident memory of the proxy once `tunnels` connections are up and it has nothing more to do.
-fn settled(proxy: &Proxy, tunnels: usize) -> io::Result<u64> {
+/// Resident memory of the proxy once every agent's tunnel is up and there is nothing more to do.
+fn settled(proxy: &Proxy, agents: &[Program]) -> io::Result<u64> {
     let end = Instant::now() + Duration::from_secs(60);
     let mut before = proxy.program.cost()?;
     loop {
         thread::sleep(Duration::from_millis(500));
-        let now = proxy.program.cost()?;
-        if established(proxy.tunnel)? >= tunnels && now == before {
+        let (up, now) = (established(proxy.tunnel)?, proxy.program.cost()?);
+        if up >= agents.len() && now == before {
             return Ok(now.resident);
         }
         if Instant::now() > end {
-            let text = format!("{} of {tunnels} tunnels are up", established(proxy.tunnel)?);
+            let first = agents.first().map(Program::output).unwrap_or_default();
+            let text = format!("{up} of {} tunnels are up; the first: {first}", agents.len());
             return Err(io::Error::other(text));
         }
         before = now;
