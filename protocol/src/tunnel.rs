@@ -13,8 +13,11 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker, ready},
     time::{Duration, Instant},
 };
 
@@ -54,9 +57,9 @@ impl std::error::Error for OpenError {}
 
 /// Starts a session over `io`; `received` came behind the handshake and belongs to it.
 #[must_use]
-pub fn tunnel<I>(io: I, config: Config, received: Vec<u8>) -> (Tunnel, Incoming, Driver<I>)
+pub fn tunnel<I>(io: I, config: Config, received: Vec<u8>) -> (Tunnel, Incoming, Driver)
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let open_wait = config.timings.open_wait;
     let grace = config.timings.ping_answer;
@@ -68,16 +71,20 @@ where
             acceptor: None,
             openers: Vec::new(),
             streams: Vec::new(),
+            unflushed: false,
+            flushes: 0,
+            broken: None,
         }),
+        io: Mutex::new(Some(Box::new(io))),
     });
+    let reading = Arc::new(Reading { ready: AtomicBool::new(true), driver: Mutex::new(None) });
     let driver = Driver {
-        io,
         shared: Arc::clone(&shared),
         received,
-        unflushed: false,
+        read_waker: Waker::from(Arc::clone(&reading)),
+        reading,
         timer: Timer::never(),
         armed: None,
-        broken: false,
         ending: false,
         grace,
     };
@@ -222,25 +229,45 @@ impl Incoming {
 /// Moves the octets of one tunnel. It must be polled until it ends; dropping it ends the session
 /// as if the transport had failed.
 #[derive(Debug)]
-pub struct Driver<I> {
-    io: I,
+pub struct Driver {
     shared: Arc<Shared>,
     /// Octets that came behind the handshake.
     received: Vec<u8>,
-    /// The transport may hold octets that it has not passed on.
-    unflushed: bool,
+    /// What the transport wakes when there is something to read.
+    reading: Arc<Reading>,
+    read_waker: Waker,
     timer: Timer,
     armed: Option<Instant>,
-    /// The transport is dead.
-    broken: bool,
     /// The session ended and the time for its last frames runs.
     ending: bool,
     /// Time for the last frames of an ended session.
     grace: Duration,
 }
 
-/// Octets that one read of the driver takes at most; what one poll brings a stream is handed on as
-/// one piece.
+/// Whether the transport may have something to read: the driver is woken for many reasons, and a
+/// read that finds nothing costs a system call.
+#[derive(Debug)]
+struct Reading {
+    ready: AtomicBool,
+    driver: Mutex<Option<Waker>>,
+}
+
+impl Wake for Reading {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.store(true, Ordering::Release);
+        let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+/// Octets that one poll of the driver reads at most; what it brings a stream is handed on as one
+/// piece.
 const RECEIVE: usize = 65_536;
 
 thread_local! {
@@ -248,20 +275,14 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
+impl Future for Driver {
     /// `Ok`: the session ended by agreement.
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        {
-            let mut state = this.shared.lock();
-            match &mut state.driver {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-        }
-        let more = this.poll_receive(cx);
+        this.keep_waker(cx);
+        let more = this.reading.ready.swap(false, Ordering::AcqRel) && this.poll_receive();
         this.poll_transmit(cx);
         if this.shared.lock().session.is_closed() {
             return this.poll_end(cx);
@@ -272,46 +293,61 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
         }
         if more {
             // Let the streams have what was read before more is.
+            this.reading.ready.store(true, Ordering::Release);
             cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
+impl Driver {
+    fn keep_waker(&self, cx: &Context<'_>) {
+        let mut state = self.shared.lock();
+        state.flushes = 0;
+        if state.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
+            return;
+        }
+        state.driver = Some(cx.waker().clone());
+        drop(state);
+        let mut driver = self.reading.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        *driver = Some(cx.waker().clone());
+    }
+
     /// Reads what there is, up to one buffer; true if there may be more.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_receive(&mut self) -> bool {
         if !self.received.is_empty() {
             let received = std::mem::take(&mut self.received);
             self.receive(&received);
         }
         let mut buffer = BUFFER.take();
         buffer.resize(RECEIVE, 0);
-        let mut filled = 0;
-        let more = loop {
-            if filled == buffer.len() {
-                break true;
-            }
-            match Pin::new(&mut self.io).poll_read(cx, &mut buffer[filled..]) {
-                Poll::Ready(Ok(0)) => {
-                    self.receive(&buffer[..filled]);
-                    filled = 0;
-                    self.transport_ended(io::ErrorKind::UnexpectedEof);
-                    break false;
-                }
-                Poll::Ready(Ok(count)) => filled += count,
-                Poll::Ready(Err(error)) => {
-                    self.receive(&buffer[..filled]);
-                    filled = 0;
-                    self.transport_ended(error.kind());
-                    break false;
-                }
-                Poll::Pending => break false,
-            }
-        };
+        let (filled, ended) = self.fill(&mut buffer);
         self.receive(&buffer[..filled]);
+        let more = filled == buffer.len() && ended.is_none();
         BUFFER.set(buffer);
+        if let Some(kind) = ended {
+            let mut state = self.shared.lock();
+            state.transport_ended(kind);
+            state.pump_without_driver();
+        }
         more
+    }
+
+    /// Octets that were read, and how the transport ended if it did.
+    fn fill(&self, buffer: &mut [u8]) -> (usize, Option<io::ErrorKind>) {
+        let mut io = self.shared.lock_io();
+        let Some(io) = io.as_mut() else { return (0, Some(io::ErrorKind::NotConnected)) };
+        let mut cx = Context::from_waker(&self.read_waker);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match Pin::new(&mut **io).poll_read(&mut cx, &mut buffer[filled..]) {
+                Poll::Ready(Ok(0)) => return (filled, Some(io::ErrorKind::UnexpectedEof)),
+                Poll::Ready(Ok(count)) => filled += count,
+                Poll::Ready(Err(error)) => return (filled, Some(error.kind())),
+                Poll::Pending => break,
+            }
+        }
+        (filled, None)
     }
 
     fn receive(&self, octets: &[u8]) {
@@ -323,51 +359,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         }
     }
 
-    fn transport_ended(&mut self, kind: io::ErrorKind) {
-        self.broken = true;
-        let mut state = self.shared.lock();
-        state.session.transport_ended(kind);
-        state.pump_without_driver();
-    }
-
     /// Writes until there is nothing left or the transport takes no more.
-    fn poll_transmit(&mut self, cx: &mut Context<'_>) {
-        let mut failed = None;
-        {
-            let mut state = self.shared.lock();
-            loop {
-                let octets = state.session.poll_transmit(now());
-                if octets.is_empty() {
-                    break;
-                }
-                match Pin::new(&mut self.io).poll_write(cx, octets) {
-                    Poll::Ready(Ok(0)) => {
-                        failed = Some(io::ErrorKind::WriteZero);
-                        break;
-                    }
-                    Poll::Ready(Ok(count)) => {
-                        self.unflushed = true;
-                        state.session.transmitted(count);
-                    }
-                    Poll::Ready(Err(error)) => {
-                        failed = Some(error.kind());
-                        break;
-                    }
-                    Poll::Pending => break,
-                }
-            }
-            state.pump_without_driver();
+    fn poll_transmit(&self, cx: &mut Context<'_>) {
+        let mut state = self.shared.lock();
+        if let Some(io) = self.shared.lock_io().as_mut() {
+            state.transmit(io, cx);
         }
-        if self.unflushed && failed.is_none() {
-            match Pin::new(&mut self.io).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => failed = Some(error.kind()),
-                Poll::Pending => {}
-            }
-        }
-        if let Some(kind) = failed {
-            self.transport_ended(kind);
-        }
+        state.pump_without_driver();
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
@@ -394,17 +392,23 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     /// The session has ended: its last frames go out, then the transport is closed. Both have
     /// `grace`, no more.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let (error, waits) = {
+        let (error, waits, broken) = {
             let state = self.shared.lock();
-            (state.session.error().cloned(), state.session.wants_transmit())
+            let waits = state.session.wants_transmit();
+            (state.session.error().cloned(), waits, state.broken.is_some())
         };
         let result = error.map_or(Ok(()), Err);
         // There is nobody to say goodbye to behind a dead transport.
-        if !self.broken && result != Err(Error::Silent) {
+        if !broken && result != Err(Error::Silent) {
             if !std::mem::replace(&mut self.ending, true) {
                 self.timer.set_after(self.grace);
             }
-            let closed = !waits && Pin::new(&mut self.io).poll_close(cx).is_ready();
+            let closed = !waits
+                && self
+                    .shared
+                    .lock_io()
+                    .as_mut()
+                    .is_none_or(|io| Pin::new(&mut **io).poll_close(cx).is_ready());
             if !closed && Pin::new(&mut self.timer).poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -413,12 +417,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     }
 }
 
-impl<I> Drop for Driver<I> {
+impl Drop for Driver {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.session.transport_ended(io::ErrorKind::ConnectionAborted);
         state.driver = None;
         state.pump();
+        drop(state);
+        // Handles may live on; the connection does not.
+        *self.shared.lock_io() = None;
     }
 }
 
@@ -503,7 +510,14 @@ impl Stream {
         F: FnOnce(&mut [u8]) -> io::Result<usize>,
     {
         let mut state = self.shared.lock();
+        if state.session.is_output_full() {
+            self.shared.flush(&mut state);
+        }
         let polled = state.session.write_with(self.key, max, end, fill);
+        if end && state.session.output_len() >= FLUSH {
+            // Small answers: the peer can begin with the first while we make the next.
+            self.shared.flush(&mut state);
+        }
         state.parked(self.key, cx, polled)
     }
 
@@ -627,17 +641,52 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What the driver and the handles of one tunnel share.
-#[derive(Debug)]
+/// What a tunnel runs over.
+trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<I: AsyncRead + AsyncWrite + Unpin + Send> Transport for I {}
+
+/// What the driver and the handles of one tunnel share. Where both locks are held, `state` was
+/// taken first.
 struct Shared {
     open_wait: Duration,
     state: Mutex<State>,
+    /// `None` after the driver.
+    io: Mutex<Option<Box<dyn Transport>>>,
 }
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Octets of output from which on a finished answer is written at once, and not by the driver
+/// behind all other tasks.
+const FLUSH: usize = 16_384;
+/// Writes between two polls of the driver that streams do themselves: it must read, too.
+const FLUSHES: u32 = 4;
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere is a bug that was reported there; the session itself stays sound.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_io(&self) -> MutexGuard<'_, Option<Box<dyn Transport>>> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes on the spot what a stream has filled the output with, which saves the way through
+    /// the driver; that goes on where this leaves off.
+    fn flush(&self, state: &mut State) {
+        let Some(driver) = state.driver.clone().filter(|_| state.flushes < FLUSHES) else { return };
+        // Busy: the driver of another thread reads.
+        let Ok(mut io) = self.io.try_lock() else { return };
+        if let Some(io) = io.as_mut() {
+            state.flushes += 1;
+            state.transmit(io, &mut Context::from_waker(&driver));
+        }
     }
 }
 
@@ -649,6 +698,12 @@ struct State {
     openers: Vec<Waker>,
     /// By slot of the session's table.
     streams: Vec<Wakers>,
+    /// The transport may hold octets that it has not passed on.
+    unflushed: bool,
+    /// Writes of streams since the driver was polled.
+    flushes: u32,
+    /// The transport is dead.
+    broken: Option<io::ErrorKind>,
 }
 
 /// Who waits for a stream.
@@ -660,6 +715,47 @@ struct Wakers {
 }
 
 impl State {
+    fn transport_ended(&mut self, kind: io::ErrorKind) {
+        self.broken = Some(kind);
+        self.session.transport_ended(kind);
+    }
+
+    /// Writes until there is nothing left or the transport takes no more; `cx` is the driver's.
+    fn transmit(&mut self, io: &mut Box<dyn Transport>, cx: &mut Context<'_>) {
+        let mut failed = None;
+        loop {
+            let octets = self.session.poll_transmit(now());
+            if octets.is_empty() {
+                break;
+            }
+            match Pin::new(&mut **io).poll_write(cx, octets) {
+                Poll::Ready(Ok(0)) => {
+                    failed = Some(io::ErrorKind::WriteZero);
+                    break;
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.unflushed = true;
+                    self.session.transmitted(count);
+                }
+                Poll::Ready(Err(error)) => {
+                    failed = Some(error.kind());
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.unflushed && failed.is_none() {
+            match Pin::new(&mut **io).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => failed = Some(error.kind()),
+                Poll::Pending => {}
+            }
+        }
+        if let Some(kind) = failed {
+            self.transport_ended(kind);
+        }
+    }
+
     /// After a command: hands on events, and wakes the driver if there is something to send.
     fn pump(&mut self) {
         self.pump_without_driver();
