@@ -403,17 +403,25 @@ impl Driver {
             if !std::mem::replace(&mut self.ending, true) {
                 self.timer.set_after(self.grace);
             }
-            let closed = !waits
-                && self
-                    .shared
-                    .lock_io()
-                    .as_mut()
-                    .is_none_or(|io| Pin::new(&mut **io).poll_close(cx).is_ready());
+            let closed = !waits && self.poll_close(cx).is_ready();
             if !closed && Pin::new(&mut self.timer).poll(cx).is_pending() {
                 return Poll::Pending;
             }
         }
         Poll::Ready(result)
+    }
+
+    /// Ends our direction and waits for the end of the peer's: closing a socket with something
+    /// unread resets it, which can overtake and destroy our last frames.
+    fn poll_close(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut io = self.shared.lock_io();
+        let Some(io) = io.as_mut() else { return Poll::Ready(()) };
+        if ready!(Pin::new(&mut **io).poll_close(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        let mut unread = [0; 1_024];
+        while let Ok(1..) = ready!(Pin::new(&mut **io).poll_read(cx, &mut unread)) {}
+        Poll::Ready(())
     }
 }
 
