@@ -5,7 +5,7 @@
 //! AsyncWrite`. Nothing below the driver knows sockets, clocks, threads, files or logs.
 //!
 //! The modules stand in order, top to bottom: each uses only modules listed below its own
-//! (`scripts/check-order` holds that).
+//! (a test of the workspace holds that).
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 #[cfg(feature = "driver")]

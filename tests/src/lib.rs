@@ -13,12 +13,14 @@ pub mod wire;
 
 pub mod http;
 
+pub mod pair;
+
+pub mod cost;
+
 pub mod fixture;
 
 pub mod link;
 
 pub mod media;
-
-pub mod programs;
 
 pub mod source;

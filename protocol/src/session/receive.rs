@@ -310,7 +310,7 @@ impl Session {
         }
         if let Some(key) = self.table.find(id) {
             self.violated(key, StreamFault::IdInUse);
-            return Ok(());
+            return self.cheap.on_cheap(now);
         }
         if self.is_recent(id) {
             self.queue_reset(number, status_of(StreamFault::IdInUse));
@@ -489,6 +489,9 @@ impl Session {
             return self.cheap.on_cheap(now);
         };
         let Some(stream) = self.table.get_mut(key) else { return Ok(()) };
+        if stream.failure.is_some() {
+            return self.cheap.on_cheap(now);
+        }
         if stream.send_window.replenish(delta).is_err() {
             self.violated(key, StreamFault::WindowOverflow);
             return Ok(());
@@ -522,6 +525,10 @@ impl Session {
 
     /// The peer broke the rules of a stream: it ends, and the peer is told.
     fn violated(&mut self, key: Key, fault: StreamFault) {
+        // One that has failed already, and waits for its caller to let go, was told why.
+        if self.table.get(key).is_none_or(|stream| stream.failure.is_some()) {
+            return;
+        }
         self.fail(key, StreamError::Violation(fault));
         self.queue_reset(key.id.value(), status_of(fault));
     }

@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ring::digest;
 use rustix::{
     event::epoll,
     net::{RecvFlags, recv},
 };
+use spdy_tests::fixture::Sha256;
 
 /// What one download, or several at a time, took.
 #[derive(Clone, Copy, Debug)]
@@ -74,14 +74,14 @@ fn download(address: SocketAddr, path: &str, octets: u64) -> io::Result<Instant>
     Ok(half.unwrap_or_else(Instant::now))
 }
 
-/// SHA-256 of the body at `path`.
+/// SHA-256 of the body at `path`, in hexadecimal.
 ///
 /// # Errors
 /// As [`downloads`].
-pub(crate) fn digest(address: SocketAddr, path: &str, octets: u64) -> io::Result<digest::Digest> {
+pub(crate) fn digest(address: SocketAddr, path: &str, octets: u64) -> io::Result<String> {
     let (mut stream, early) = request(address, path, octets)?;
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&early);
+    let mut hash = Sha256::new();
+    hash.update(&early);
     let mut left = octets - early.len() as u64;
     let mut buf = vec![0; 1 << 18];
     while left > 0 {
@@ -89,12 +89,12 @@ pub(crate) fn digest(address: SocketAddr, path: &str, octets: u64) -> io::Result
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        context.update(&buf[..received]);
+        hash.update(&buf[..received]);
         left = left
             .checked_sub(received as u64)
             .ok_or_else(|| io::Error::other("more octets than announced"))?;
     }
-    Ok(context.finish())
+    Ok(hash.finish())
 }
 
 /// Sends a request and returns the connection with what came of the body behind the head.

@@ -12,15 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spdy_tests::programs::{Folder, Program};
+use rustix::process::{Pid, Signal, kill_process};
+use spdy_tests::fixture::{Program, TempRoot};
 
 /// Two nginx, running.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    pub(crate) origin: Program,
-    pub(crate) proxy: Program,
+    pub(crate) origin: Nginx,
+    pub(crate) proxy: Nginx,
     pub(crate) address: SocketAddr,
-    _folder: Folder,
+    _folder: TempRoot,
 }
 
 impl Pair {
@@ -34,7 +35,7 @@ impl Pair {
         stock: bool,
         via: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
     ) -> io::Result<Self> {
-        let folder = Folder::fresh("nginx")?;
+        let folder = TempRoot::new();
         let certificate = rcgen::generate_simple_self_signed(["origin.test".to_owned()])
             .map_err(io::Error::other)?;
         fs::write(folder.path().join("cert.pem"), certificate.cert.pem())?;
@@ -81,7 +82,26 @@ impl Pair {
     }
 }
 
-fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Result<Program> {
+/// A master with its worker; asked to end when dropped: killed, it would leave the worker behind.
+#[derive(Debug)]
+pub(crate) struct Nginx(Program);
+
+impl Nginx {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        if id.is_some_and(|id| kill_process(id, Signal::TERM).is_ok()) {
+            self.0.wait_exit(Duration::from_secs(10));
+        }
+    }
+}
+
+fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Result<Nginx> {
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let path = folder.display();
     let text = format!(
@@ -110,12 +130,12 @@ fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Resu
     fs::write(&file, text)?;
     let mut command = Command::new(nginx());
     command.arg("-p").arg(folder).arg("-c").arg(&file).args(["-e", "stderr"]);
-    let program = Program::spawn(command)?;
+    let program = Nginx(Program::start("nginx", &mut command));
     let end = Instant::now() + Duration::from_secs(10);
     // nginx says nothing when it is ready.
     while TcpStream::connect(address).is_err() {
         if Instant::now() > end {
-            return Err(io::Error::other(format!("nginx does not start: {}", program.output())));
+            return Err(io::Error::other(format!("nginx does not start: {}", program.0.text())));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spdy_tests::programs::{self, Builds, Folder, Program, Proxy};
+use spdy_tests::{
+    cost::Cost,
+    fixture::{Program, TempRoot},
+    pair::{Builds, PairingProxy},
+};
 
 use crate::load;
 
@@ -16,8 +20,8 @@ use crate::load;
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) agent: Program,
-    pub(crate) proxy: Proxy,
-    _folder: Folder,
+    pub(crate) proxy: PairingProxy,
+    _folder: TempRoot,
 }
 
 impl Pair {
@@ -25,22 +29,24 @@ impl Pair {
     /// returns the address that the agent dials.
     ///
     /// # Errors
-    /// When a program fails or the listing does not answer 200 within 20 s.
+    /// When the listing does not answer 200 within 20 s.
+    ///
+    /// # Panics
+    /// When a program fails.
     pub(crate) fn start(
         builds: &Builds,
         root: &Path,
         via: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
     ) -> io::Result<Self> {
-        let folder = Folder::fresh("pair")?;
-        let proxy = Proxy::start(builds, &folder.path().join("state"), &[])?;
+        let folder = TempRoot::new();
+        let proxy = builds.start_proxy(&folder.path().join("state"), &[]);
         let config = folder.path().join("agent.conf");
-        let code = proxy.pair("nas1", via(proxy.tunnel)?)?;
-        programs::join(builds, &code, &config)?;
-        let agent = programs::agent(builds, root, &config, &[])?;
+        builds.join(&proxy.pair("nas1", via(proxy.tunnel)?), &config);
+        let agent = builds.start_agent(root, &config, &[]);
         let end = Instant::now() + Duration::from_secs(20);
         while load::status(proxy.http, "/").ok() != Some(200) {
             if Instant::now() > end {
-                let said = (proxy.program.output(), agent.output());
+                let said = (proxy.program.text(), agent.text());
                 return Err(io::Error::other(format!("no tunnel:\n{}\n{}", said.0, said.1)));
             }
             thread::sleep(Duration::from_millis(20));
@@ -54,19 +60,21 @@ impl Pair {
 /// The first tenth of them warms up what is made once; the growth by the others is measured.
 ///
 /// # Errors
-/// When a program fails or the tunnels are not up within a minute.
+/// When the tunnels are not up within a minute.
+///
+/// # Panics
+/// When a program fails.
 pub(crate) fn idle(builds: &Builds, count: usize) -> io::Result<Idle> {
-    let folder = Folder::fresh("idle")?;
+    let folder = TempRoot::new();
     let root = folder.path().join("root");
     fs::create_dir(&root)?;
-    let proxy = Proxy::start(builds, &folder.path().join("state"), &[])?;
+    let proxy = builds.start_proxy(&folder.path().join("state"), &[]);
     let configs = (0..count).map(|number| {
         // A folder each: join keeps the token beside the configuration.
         let own = folder.path().join(number.to_string());
         fs::create_dir(&own)?;
         let config = own.join("agent.conf");
-        let code = proxy.pair(&format!("nas{number}"), proxy.tunnel)?;
-        programs::join(builds, &code, &config)?;
+        builds.join(&proxy.pair(&format!("nas{number}"), proxy.tunnel), &config);
         Ok(config)
     });
     let configs: Vec<_> = configs.collect::<io::Result<_>>()?;
@@ -76,11 +84,12 @@ pub(crate) fn idle(builds: &Builds, count: usize) -> io::Result<Idle> {
         if number == count / 10 {
             before = settled(&proxy, &agents)?;
         }
-        agents.push(programs::agent(builds, &root, config, &[])?);
+        agents.push(builds.start_agent(&root, config, &[]));
     }
     let after = settled(&proxy, &agents)?;
     let tunnels = count - count / 10;
-    let agent = agents.iter().map(|agent| Ok(agent.cost()?.resident)).sum::<io::Result<u64>>()?;
+    let agent =
+        agents.iter().map(|agent| Ok(Cost::of(agent.id())?.resident)).sum::<io::Result<u64>>()?;
     Ok(Idle {
         per_tunnel: after.saturating_sub(before) / tunnels as u64,
         agent: agent / count as u64,
@@ -100,17 +109,17 @@ pub(crate) struct Idle {
 }
 
 /// Resident memory of the proxy once every agent's tunnel is up and there is nothing more to do.
-fn settled(proxy: &Proxy, agents: &[Program]) -> io::Result<u64> {
+fn settled(proxy: &PairingProxy, agents: &[Program]) -> io::Result<u64> {
     let end = Instant::now() + Duration::from_secs(60);
-    let mut before = proxy.program.cost()?;
+    let mut before = Cost::of(proxy.program.id())?;
     loop {
         thread::sleep(Duration::from_millis(500));
-        let (up, now) = (established(proxy.tunnel)?, proxy.program.cost()?);
+        let (up, now) = (established(proxy.tunnel)?, Cost::of(proxy.program.id())?);
         if up >= agents.len() && now == before {
             return Ok(now.resident);
         }
         if Instant::now() > end {
-            let first = agents.first().map(Program::output).unwrap_or_default();
+            let first = agents.first().map(Program::text).unwrap_or_default();
             let text = format!("{up} of {} tunnels are up; the first: {first}", agents.len());
             return Err(io::Error::other(text));
         }
