@@ -9,9 +9,15 @@ pub mod peers;
 
 pub mod fuzz;
 
+pub mod raw;
+
 pub mod wire;
 
 pub mod http;
+
+pub mod observe;
+
+pub mod visitor;
 
 pub mod fixture;
 
