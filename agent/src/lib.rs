@@ -19,6 +19,8 @@ pub mod backoff;
 
 pub mod dial;
 
+pub mod socket;
+
 pub mod verify;
 
 pub mod origin;
