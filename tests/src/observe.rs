@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
-use rustix::process::{Pid, kill_process};
 pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 
 use crate::visitor::Visitor;
 
