@@ -7,7 +7,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
 };
 
 use crate::fixture::{PATIENCE, Sha256};
@@ -136,6 +136,14 @@ impl Visitor {
     /// Those of the socket.
     pub fn try_send(&mut self, octets: &[u8]) -> io::Result<()> {
         self.stream.write_all(octets)
+    }
+
+    /// Sends FIN; what was asked for can still be read.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub fn finish_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Reads the next head; its body is read by what follows. `method` is that of the request.
