@@ -129,6 +129,7 @@ where
         let mut connection = pin!(server.serve_connection(io, service).with_upgrades());
         let mut is_registered = false;
         let mut is_closing = false;
+        let mut resets = false;
         poll_fn(|cx| {
             if !is_registered {
                 visit.watch.register(cx.waker());
@@ -141,6 +142,11 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(Some));
             }
+            if visit.must_reset.get() != resets {
+                resets = !resets;
+                // Now and not in the end: if this process is killed, the kernel closes.
+                socket.reset_on_close(resets);
+            }
             match visit.watch.expired() {
                 // The exchange itself answers for its agent.
                 None | Some(Wait::Agent | Wait::Nothing) => Poll::Pending,
@@ -150,6 +156,9 @@ where
         .await
     };
     let log = visit.shared().settings.log;
+    if ended.is_ok() {
+        socket.reset_on_close(false);
+    }
     match ended {
         Ok(()) if visit.has_unread.get() => {
             socket.finish();
@@ -160,9 +169,7 @@ where
         }
         Ok(()) => {}
         Err(error) => {
-            if visit.must_reset.get() {
-                socket.reset_on_close();
-            }
+            socket.reset_on_close(visit.must_reset.get());
             // Whatever is wrong with the agent's side was logged there; visitors come and go.
             let cause = error.map_or_else(|| "deadline".to_owned(), |error| error.to_string());
             log.debug(format_args!("visitor=gone peer={} cause={cause:?}", visit.peer));

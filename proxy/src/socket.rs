@@ -61,10 +61,11 @@ impl Socket {
         SockRef::from(self.0.get_ref()).set_tcp_notsent_lowat(octets)
     }
 
-    /// The next close sends RST instead of FIN and drops what is unsent.
-    pub(crate) fn reset_on_close(&self) {
+    /// Whether the next close, the kernel's after a kill too, sends RST instead of FIN and drops
+    /// what is unsent. Default no.
+    pub(crate) fn reset_on_close(&self, resets: bool) {
         // It fails only on a socket that is no more, which is as good.
-        let _ = SockRef::from(self.0.get_ref()).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(self.0.get_ref()).set_linger(resets.then_some(Duration::ZERO));
     }
 
     /// Sends FIN.

@@ -9,6 +9,8 @@ pub mod peers;
 
 pub mod fuzz;
 
+pub mod raw;
+
 pub mod wire;
 
 pub mod http;
@@ -16,6 +18,10 @@ pub mod http;
 pub mod pair;
 
 pub mod cost;
+
+pub mod observe;
+
+pub mod visitor;
 
 pub mod fixture;
 
