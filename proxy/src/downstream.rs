@@ -35,13 +35,6 @@ use crate::{
 /// ALPN names of the HTTP port.
 pub(crate) const ALPN: [&[u8]; 1] = [b"http/1.1"];
 
-/// Pause after a failed accept: the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long, and how much, we read from a visitor who still sends a body that nobody wants. A
-/// close with unread octets is an RST, which can overtake and destroy our answer.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_OCTETS: usize = 4 << 20;
-
 /// Accepts visitors until the server is told to stop.
 pub(crate) async fn accept(
     worker: Rc<Worker>,
@@ -91,8 +84,11 @@ async fn serve(
     tls: Option<Arc<ServerConfig>>,
     pass: Pass,
 ) {
-    // It fails only on a connection that is no more.
+    // These fail only on a connection that is no more.
     let Ok(socket) = Socket::new(stream) else { return };
+    if socket.probe().is_err() {
+        return;
+    }
     let visit = Rc::new(Visit {
         watch: worker.watches.add(worker.limits),
         peer,
@@ -155,26 +151,34 @@ where
         })
         .await
     };
-    let log = visit.shared().settings.log;
     if ended.is_ok() {
         socket.reset_on_close(false);
     }
     match ended {
-        Ok(()) if visit.has_unread.get() => {
-            socket.finish();
-            let too_long = async {
-                Timer::after(LINGER).await;
-            };
-            future::or(socket.discard(LINGER_OCTETS), too_long).await;
-        }
+        Ok(()) if visit.has_unread.get() => linger(socket).await,
         Ok(()) => {}
         Err(error) => {
             socket.reset_on_close(visit.must_reset.get());
+            if !visit.must_reset.get() && error.as_ref().is_some_and(hyper::Error::is_parse) {
+                // hyper has said what is wrong; there may be more of the same behind it.
+                linger(socket).await;
+            }
             // Whatever is wrong with the agent's side was logged there; visitors come and go.
             let cause = error.map_or_else(|| "deadline".to_owned(), |error| error.to_string());
+            let log = visit.shared().settings.log;
             log.debug(format_args!("visitor=gone peer={} cause={cause:?}", visit.peer));
         }
     }
+}
+
+/// Ends a connection on which a visitor may still be sending what nobody wants. A close with
+/// unread octets is an RST, which can overtake and destroy our answer.
+async fn linger(socket: &Socket) {
+    socket.finish();
+    let too_long = async {
+        Timer::after(LINGER).await;
+    };
+    future::or(socket.discard(LINGER_OCTETS), too_long).await;
 }
 
 async fn answer(
@@ -188,5 +192,10 @@ async fn answer(
     })
 }
 
+/// Pause after a failed accept: the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long, and how much, we read from a visitor who still sends what nobody wants.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_OCTETS: usize = 4 << 20;
 /// The least that hyper takes.
 const BUFFER_MIN: usize = 8_192;

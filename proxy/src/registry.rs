@@ -1,7 +1,7 @@
 //! Which origin a request is for, and the tunnel that leads there.
 //!
 //! It owns the table of origins and their counters. It does not own the credentials
-//! ([`crate::state`]) nor the tunnels' I/O ([`crate::upstream`]).
+//! ([`crate::state`]) nor the tunnels' I/O (`crate::upstream`).
 
 use std::{
     collections::HashMap,

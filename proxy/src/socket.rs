@@ -20,7 +20,7 @@ use std::{
 use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::rt::ReadBufCursor;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::watch::Watch;
 
@@ -54,6 +54,13 @@ impl Socket {
     pub(crate) fn new(stream: Async<TcpStream>) -> io::Result<Self> {
         stream.get_ref().set_nodelay(true)?;
         Ok(Self(Arc::new(stream)))
+    }
+
+    /// Finds peers that are no more without a word. One that only pauses answers its kernel's
+    /// probes, however long.
+    pub(crate) fn probe(&self) -> io::Result<()> {
+        let probes = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE);
+        SockRef::from(self.0.get_ref()).set_tcp_keepalive(&probes)
     }
 
     /// Bounds what the kernel holds unsent, in octets: what is there is beyond any priority.
@@ -189,6 +196,8 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for VisitorIo<S> {
     }
 }
 
+/// Silence after which a visitor's kernel is asked whether it is still there, and then again.
+const PROBE: Duration = Duration::from_secs(60);
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 1_024;
 

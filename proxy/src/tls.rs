@@ -1,7 +1,7 @@
 //! Keys, certificates and TLS configurations of both ports.
 //!
 //! It owns how a key is made and read, what its pin is, and the adapter that speaks TLS over a
-//! stream ([`stream`]). It does not own where the files lie ([`crate::state`]).
+//! stream (`stream`). It does not own where the files lie ([`crate::state`]).
 
 mod stream;
 

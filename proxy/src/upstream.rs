@@ -36,18 +36,6 @@ use crate::{
 /// ALPN names of the tunnel port; an agent that offers none is taken too.
 pub(crate) const ALPN: [&[u8]; 2] = [b"spdy-tunnel/1", b"http/1.1"];
 
-/// The origin of agents that do not prove who they are.
-const ANONYMOUS: &str = "anonymous";
-/// Octets of a PUT: more is malformed.
-const PUT_MAX: usize = 16_384;
-/// One reason for a wrong token and for a name that is not known, so that names cannot be probed.
-const BAD_TOKEN: &str = "unknown origin or wrong token";
-const BAD_JOIN: &str = "join code is unknown, used or expired";
-/// When agents should try again that found us full.
-const FULL_RETRY: Duration = Duration::from_secs(60);
-/// Pause after a failed accept: the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Accepts agents until the server is told to stop.
 pub(crate) async fn accept(
     worker: Rc<Worker>,
@@ -134,7 +122,8 @@ async fn serve(
         Timer::after(shared.settings.timings.handshake).await;
         Err(Rejected::Io(io::ErrorKind::TimedOut.into()))
     };
-    let shaken = future::or(shake_hands(shared, stream, peer, tls), deadline).await;
+    // Boxed: what a handshake needs is given back before the tunnel's long life begins.
+    let shaken = Box::pin(future::or(shake_hands(shared, stream, peer, tls), deadline)).await;
     drop(pass);
     match shaken {
         Ok(Shaken::Tunnel(link)) => run(shared, *link).await,
@@ -353,3 +342,15 @@ async fn run(shared: &Shared, link: Link) {
     }
     drop(place);
 }
+
+/// The origin of agents that do not prove who they are.
+const ANONYMOUS: &str = "anonymous";
+/// Octets of a PUT: more is malformed.
+const PUT_MAX: usize = 16_384;
+/// One reason for a wrong token and for a name that is not known, so that names cannot be probed.
+const BAD_TOKEN: &str = "unknown origin or wrong token";
+const BAD_JOIN: &str = "join code is unknown, used or expired";
+/// When agents should try again that found us full.
+const FULL_RETRY: Duration = Duration::from_secs(60);
+/// Pause after a failed accept: the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -207,6 +207,11 @@ impl Watches {
         u32::try_from(ticks).unwrap_or(u32::MAX).min(u32::MAX / 4)
     }
 
+    /// The tick of now.
+    pub(crate) fn now(&self) -> u32 {
+        self.clock.load(Relaxed)
+    }
+
     /// How precise deadlines are.
     pub(crate) const fn tick(&self) -> Duration {
         self.tick

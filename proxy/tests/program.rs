@@ -1,25 +1,35 @@
-//! The binary: what it prints, its exit codes, its signals.
+//! The binary: what it prints, its exit codes, its signals, and what it costs while idle.
 
+#![allow(clippy::unwrap_used, reason = "this is a test")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpListener},
+    io::Read,
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
-    process::{Child, Command, Output, Stdio},
+    process::Output,
+    rc::Rc,
 };
 
-use spdy_protocol::join::JoinCode;
-use support::{Folder, LIMIT, Visitor};
-
-fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spdy-proxy"));
-    command.args(args).env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME");
-    command
-}
+use async_executor::LocalExecutor;
+use async_io::block_on;
+use data_encoding::HEXLOWER;
+use spdy_protocol::{
+    budget::Budget,
+    handshake::{Answer, Credentials, agreed},
+    join::JoinCode,
+    session::{Config, Side},
+    tunnel::tunnel,
+};
+use support::{
+    Folder, LIMIT, Visitor,
+    agent::{Role, dial, sha256, shake_hands},
+    program::{Running, program},
+    wait_until,
+};
 
 fn run(args: &[&str]) -> Output {
     program(args).output().unwrap()
@@ -32,52 +42,6 @@ fn assert_fails(args: &[&str], code: i32, words: &str) {
     assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
     assert!(stderr.starts_with("spdy-proxy: ") && stderr.contains(words), "{args:?}: {stderr}");
-}
-
-/// A running program; killed at the end.
-struct Running {
-    child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
-    http: SocketAddr,
-    folder: Folder,
-}
-
-impl Running {
-    fn start(more: &[&str]) -> Self {
-        let folder = Folder::new();
-        let state = folder.0.to_str().unwrap().to_owned();
-        let mut args = vec!["--listen=127.0.0.1:0", "--tunnel-listen", "127.0.0.1:0"];
-        args.extend(["--state-dir", &state]);
-        args.extend(more);
-        let mut child = program(&args).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = || {
-            let mut line = String::new();
-            stderr.read_line(&mut line).unwrap();
-            line
-        };
-        let (http, tunnel) = (line(), line());
-        let http = http.strip_prefix("listening on ").unwrap().strip_suffix(" http\n").unwrap();
-        assert!(tunnel.ends_with(" tunnel\n"), "{tunnel}");
-        let http = http.parse().unwrap();
-        Self { child, stderr, http, folder }
-    }
-
-    fn state(&self) -> &str {
-        self.folder.0.to_str().unwrap()
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -132,10 +96,10 @@ fn pair_prints_the_code_alone_and_list_shows_the_origin() {
     assert_eq!(code.addresses, ["[::1]:1444"]);
     assert_eq!(code.origin, "nas1");
     let kept = fs::read_to_string(running.folder.0.join("origins/nas1")).unwrap();
-    let secret = data_encoding::HEXLOWER.encode(&code.secret);
+    let secret = HEXLOWER.encode(&code.secret);
     assert!(!kept.contains(&secret), "only the hash is kept");
     // The running program knows the name at once.
-    let mut visitor = Visitor::new(std::net::TcpStream::connect(running.http).unwrap());
+    let mut visitor = Visitor::new(TcpStream::connect(running.http).unwrap());
     visitor.send("GET / HTTP/1.1\r\nHost: nas1\r\n\r\n");
     assert_eq!(visitor.answer().status(), 503);
     run(&["pair", "nas2", "--state-dir", state]);
@@ -148,7 +112,7 @@ fn pair_prints_the_code_alone_and_list_shows_the_origin() {
     let live = list(state);
     assert!(live.starts_with("nas1 never-joined join_code_seconds="), "{live}");
     running.signal("TERM");
-    support::wait_until("the socket is gone", || !running.folder.0.join("control.sock").exists());
+    wait_until("the socket is gone", || !running.folder.0.join("control.sock").exists());
     assert!(list(state).starts_with("nas1 never-joined join_code_seconds="));
 }
 
@@ -156,7 +120,7 @@ fn pair_prints_the_code_alone_and_list_shows_the_origin() {
 fn signals_end_it_in_order() {
     for signal in ["TERM", "INT"] {
         let mut running = Running::start(&["--grace", "5"]);
-        let mut idle = Visitor::new(std::net::TcpStream::connect(running.http).unwrap());
+        let mut idle = Visitor::new(TcpStream::connect(running.http).unwrap());
         idle.send("GET /debug HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(idle.answer().status(), 200);
         running.signal(signal);
@@ -176,7 +140,73 @@ fn a_configuration_file_says_the_same_as_flags() {
     let file = folder.0.join("proxy.conf");
     fs::write(&file, "# a comment\nlog error\ndebug yes\nallow-anonymous\ngrace 5\n").unwrap();
     let running = Running::start(&["--config", file.to_str().unwrap()]);
-    let mut visitor = Visitor::new(std::net::TcpStream::connect(running.http).unwrap());
+    let mut visitor = Visitor::new(TcpStream::connect(running.http).unwrap());
     visitor.send("GET /debug HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n");
     assert_eq!(visitor.answer().status(), 200);
+}
+
+/// Resident octets of the program.
+fn resident(running: &Running) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1_024
+}
+
+#[test]
+fn an_idle_tunnel_costs_at_most_24_kib() {
+    const TUNNELS: usize = 300;
+    let running = Running::start(&[]);
+    for at in 0..TUNNELS + 1 {
+        let role = Role::new(&format!("nas{at}"));
+        let hash = HEXLOWER.encode(&sha256(role.token.as_bytes()));
+        fs::write(running.folder.0.join("origins").join(&role.origin), format!("token {hash}\n"))
+            .unwrap();
+    }
+    let pin = running.pin();
+    let executor = Rc::new(LocalExecutor::new());
+    let connect = async |at: usize| {
+        let role = Role::new(&format!("nas{at}"));
+        let put = role.put(Credentials::Bearer(role.token.clone()), None);
+        let mut io = dial(running.tunnel, pin).await;
+        let (answer, received) = shake_hands(&mut io, &put).await;
+        let Answer::Established(Some(welcome)) = answer else { panic!("{answer:?}") };
+        let (profile, features) = agreed(role.can, Some(welcome.can));
+        let mut config = Config::new(Side::Server, profile, Budget::new(1 << 20).into());
+        config.stored_only = features.stored;
+        let (_, _, driver) = tunnel(io, config, received);
+        executor.spawn(driver).detach();
+    };
+    let connected = |count: usize| running.debug().contains(&format!("tunnels_now {count}\n"));
+    // The first one pays for what all share.
+    block_on(executor.run(connect(0)));
+    wait_until("it is up", || connected(1));
+    let before = resident(&running);
+    block_on(executor.run(async {
+        for at in 1..=TUNNELS {
+            connect(at).await;
+        }
+    }));
+    wait_until("all are up", || connected(TUNNELS + 1));
+    let each = (resident(&running) - before) / TUNNELS;
+    println!("an idle tunnel costs {each} octets");
+    assert!(each <= 24 << 10, "{each} octets per idle tunnel");
+}
+
+#[test]
+fn an_idle_connection_of_a_visitor_costs_at_most_32_kib() {
+    const CONNECTIONS: usize = 300;
+    let running = Running::start(&[]);
+    let connect = || {
+        let mut visitor = Visitor::new(TcpStream::connect(running.http).unwrap());
+        visitor.send("GET /debug HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(visitor.answer().status(), 200);
+        visitor
+    };
+    let _first = connect();
+    let before = resident(&running);
+    let held: Vec<_> = (0..CONNECTIONS).map(|_| connect()).collect();
+    let each = (resident(&running) - before) / CONNECTIONS;
+    println!("an idle connection costs {each} octets");
+    assert!(each <= 32 << 10, "{each} octets per idle connection");
+    drop(held);
 }

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     rc::Rc,
     sync::{
         Arc, Mutex,
@@ -169,7 +169,6 @@ impl Agent {
             let executor = Rc::new(LocalExecutor::new());
             block_on(executor.run(async {
                 let mut io = dial(address, pin).await;
-                let kept_open = io.get_ref().0.get_ref().try_clone().unwrap();
                 let (answer, received) = shake_hands(&mut io, &put).await;
                 let Answer::Established(welcome) = answer else { panic!("{answer:?}") };
                 let theirs = welcome.map(|welcome| welcome.can);
@@ -195,10 +194,6 @@ impl Agent {
                 };
                 let driving = async {
                     let _ = driver.await;
-                    // A close with unread octets is a reset, which can destroy what was sent.
-                    kept_open.shutdown(Shutdown::Write).unwrap_or_default();
-                    let mut rest = Async::new(kept_open).unwrap();
-                    while rest.read(&mut [0; 4_096]).await.is_ok_and(|read| read > 0) {}
                 };
                 future::or(future::or(driving, accepting), stopped.wait()).await;
             }));

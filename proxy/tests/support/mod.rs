@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "this is a part of tests")]
 
 pub mod agent;
+pub mod program;
 
 use std::{
     fs,
