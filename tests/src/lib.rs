@@ -11,14 +11,12 @@ pub mod fuzz;
 
 pub mod wire;
 
+pub mod media;
+
 pub mod http;
 
 pub mod fixture;
 
 pub mod link;
-
-pub mod media;
-
-pub mod programs;
 
 pub mod source;

@@ -1,18 +1,19 @@
-//! Real media files, and large files whose content is known without keeping it.
+//! Real media files and what a player's library makes of them.
 //!
 //! The media are made once per checkout by `scripts/media` (ffmpeg) and kept below `target`; tests
-//! serve that folder or a copy of it. It does not judge what a player makes of them.
+//! serve that folder or a copy of it. Large files without meaning are [`crate::fixture`]'s.
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
 };
 
-use ring::digest::{self, Digest};
+use serde_json::Value;
+
+use crate::fixture::tool;
 
 /// The files that `scripts/media` makes, with the container that ffprobe names for them; `None`
 /// for what ffprobe is not asked about.
@@ -48,107 +49,25 @@ pub fn copy(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What ffprobe says is the container of the file at `address` (a path or an `http://` address),
-/// and the length in seconds if it knows one.
+/// What ffprobe makes of the media at `address` (a path or an `http://` address): `format` and
+/// `streams` with all that it found, but for where it found it.
 ///
 /// # Errors
 /// When ffprobe fails or complains; the message has what it said.
-pub fn probe(address: impl AsRef<OsStr>) -> io::Result<(String, Option<f64>)> {
-    let output = Command::new("ffprobe")
-        .args(["-v", "error", "-of", "default=noprint_wrappers=1:nokey=1"])
-        .args(["-show_entries", "format=format_name,duration"])
+pub fn probe(address: impl AsRef<OsStr>) -> io::Result<Value> {
+    let output = Command::new(tool("ffprobe"))
+        .args(["-v", "error", "-of", "json", "-show_format", "-show_streams"])
         .arg(address)
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || !said.is_empty() {
         return Err(io::Error::other(format!("ffprobe: {}: {said}", output.status)));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let mut lines = text.lines();
-    let container = lines.next().unwrap_or_default().to_owned();
-    Ok((container, lines.next().and_then(|seconds| seconds.parse().ok())))
-}
-
-/// Content of a given length and seed: the same octets wherever and however often it is read.
-#[derive(Clone, Debug)]
-pub struct Content {
-    left: u64,
-    state: u64,
-    word: [u8; 8],
-    used: usize,
-}
-
-impl Content {
-    /// Pseudo-random octets that do not compress.
-    #[must_use]
-    pub fn new(octets: u64, seed: u64) -> Self {
-        // An xorshift must not start at 0.
-        let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        Self { left: octets, state, word: [0; 8], used: 8 }
+    let mut found: Value = serde_json::from_slice(&output.stdout)?;
+    if let Some(format) = found["format"].as_object_mut() {
+        format.remove("filename");
     }
-
-    /// Writes all of it to a new file.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut file = File::create(path)?;
-        let mut content = self.clone();
-        let mut block = vec![0; 1 << 18];
-        loop {
-            let octets = content.read(&mut block)?;
-            if octets == 0 {
-                return file.flush();
-            }
-            file.write_all(&block[..octets])?;
-        }
-    }
-
-    /// Its SHA-256.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        sha256(self.clone()).expect("reading generated content cannot fail")
-    }
-}
-
-impl Read for Content {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
-        let mut rest = &mut buf[..most];
-        while !rest.is_empty() {
-            if self.used == self.word.len() {
-                self.state ^= self.state << 13;
-                self.state ^= self.state >> 7;
-                self.state ^= self.state << 17;
-                self.word = self.state.to_le_bytes();
-                self.used = 0;
-            }
-            let octets = rest.len().min(self.word.len() - self.used);
-            let (now, later) = rest.split_at_mut(octets);
-            now.copy_from_slice(&self.word[self.used..self.used + octets]);
-            self.used += octets;
-            rest = later;
-        }
-        self.left -= most as u64;
-        Ok(most)
-    }
-}
-
-/// SHA-256 of all that `from` gives.
-///
-/// # Errors
-/// Those of `from`.
-pub fn sha256(mut from: impl Read) -> io::Result<Digest> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut block = vec![0; 1 << 18];
-    loop {
-        match from.read(&mut block) {
-            Ok(0) => return Ok(context.finish()),
-            Ok(octets) => context.update(&block[..octets]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    Ok(found)
 }
 
 fn make() -> io::Result<PathBuf> {
@@ -191,31 +110,13 @@ mod tests {
             let path = folder().unwrap().join(name);
             assert!(fs::metadata(&path).unwrap().len() > 50, "{name}");
             if let Some(container) = container {
-                assert_eq!(probe(&path).unwrap().0, container, "{name}");
+                assert_eq!(probe(&path).unwrap()["format"]["format_name"], container, "{name}");
             }
         }
-        let seconds = probe(folder().unwrap().join("film.mp4")).unwrap().1.unwrap();
+        let film = probe(folder().unwrap().join("film.mp4")).unwrap();
+        assert_eq!(film["streams"].as_array().unwrap().len(), 2);
+        let seconds = film["format"]["duration"].as_str().unwrap();
+        let seconds: f64 = seconds.parse().unwrap();
         assert!((seconds - 20.0).abs() < 0.5, "{seconds}");
-    }
-
-    #[test]
-    fn content_is_the_same_however_it_is_read() {
-        let content = Content::new(100_003, 7);
-        let mut whole = Vec::new();
-        content.clone().read_to_end(&mut whole).unwrap();
-        assert_eq!(whole.len(), 100_003);
-        let mut pieces = Vec::new();
-        let mut reader = content.clone();
-        for size in [1, 3, 8, 13].into_iter().cycle() {
-            let mut piece = [0; 13];
-            let octets = reader.read(&mut piece[..size]).unwrap();
-            if octets == 0 {
-                break;
-            }
-            pieces.extend_from_slice(&piece[..octets]);
-        }
-        assert_eq!(whole, pieces);
-        assert_eq!(content.digest().as_ref(), sha256(&whole[..]).unwrap().as_ref());
-        assert_ne!(content.digest().as_ref(), Content::new(100_003, 8).digest().as_ref());
     }
 }

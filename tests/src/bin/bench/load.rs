@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ring::digest;
 use rustix::{
     event::epoll,
     net::{RecvFlags, recv},
 };
+use spdy_tests::fixture::Sha256;
 
 /// What one download, or several at a time, took.
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +78,9 @@ fn download(address: SocketAddr, path: &str, octets: u64) -> io::Result<Instant>
 ///
 /// # Errors
 /// As [`downloads`].
-pub(crate) fn digest(address: SocketAddr, path: &str, octets: u64) -> io::Result<digest::Digest> {
+pub(crate) fn digest(address: SocketAddr, path: &str, octets: u64) -> io::Result<String> {
     let (mut stream, early) = request(address, path, octets)?;
-    let mut context = digest::Context::new(&digest::SHA256);
+    let mut context = Sha256::new();
     context.update(&early);
     let mut left = octets - early.len() as u64;
     let mut buf = vec![0; 1 << 18];
@@ -119,22 +119,6 @@ fn request(address: SocketAddr, path: &str, octets: u64) -> io::Result<(TcpStrea
             return Ok((stream, received.split_off(head.len)));
         }
     }
-}
-
-/// Status of one GET, whatever it is; for waiting until a system is up.
-///
-/// # Errors
-/// When there is no answer with a status line.
-pub(crate) fn status(address: SocketAddr, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")?;
-    let mut start = [0; 12];
-    stream.read_exact(&mut start)?;
-    std::str::from_utf8(&start[9..])
-        .ok()
-        .and_then(|status| status.parse().ok())
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Repeats a GET of `path` on `count` connections for `time`, each sending its next request when

@@ -10,19 +10,17 @@ mod ours;
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
 use argh::FromArgs;
-use ring::digest;
 use spdy_tests::{
+    fixture::{Builds, Cost, Pair, Program, TempRoot},
     link::{Link, Settings},
-    programs::{Builds, Cost, Folder, Program},
 };
 
 /// Measures spdy-proxy and spdy-agent beside nginx.
@@ -103,7 +101,7 @@ struct Bench<'a> {
     options: &'a Options,
     /// `None`: nginx alone.
     builds: Option<Builds>,
-    folder: Folder,
+    folder: TempRoot,
     large: Content,
     medium: Content,
 }
@@ -112,11 +110,11 @@ struct Bench<'a> {
 struct Content {
     path: &'static str,
     octets: u64,
-    digest: digest::Digest,
+    digest: String,
 }
 
 enum System {
-    Ours(ours::Pair),
+    Ours(Pair),
     Nginx(nginx::Pair),
 }
 
@@ -135,14 +133,14 @@ impl<'a> Bench<'a> {
     fn prepare(options: &'a Options) -> io::Result<Self> {
         let builds = match options.system.as_deref() {
             Some("nginx") => None,
-            None | Some("ours") => Some(Builds::shipped()?),
+            None | Some("ours") => Some(Builds::shipped()),
             Some(other) => return Err(io::Error::other(format!("no system {other}"))),
         };
-        let folder = Folder::fresh("bench")?;
+        let folder = TempRoot::new();
         let (large, medium) = if options.quick { (256, 64) } else { (1_024, 256) };
-        let large = Content::write(folder.path(), "/large.bin", large << 20)?;
-        let medium = Content::write(folder.path(), "/medium.bin", medium << 20)?;
-        Content::write(folder.path(), SMALL.0, SMALL.1)?;
+        let large = Content::write(&folder, "/large.bin", large << 20)?;
+        let medium = Content::write(&folder, "/medium.bin", medium << 20)?;
+        Content::write(&folder, SMALL.0, SMALL.1)?;
         Ok(Self { options, builds, folder, large, medium })
     }
 
@@ -170,7 +168,7 @@ impl<'a> Bench<'a> {
         };
         let mut systems = Vec::new();
         if let Some(builds) = &self.builds {
-            systems.push(System::Ours(ours::Pair::start(builds, root, via)?));
+            systems.push(System::Ours(ours::start(builds, root, via)?));
         }
         if self.options.system.as_deref() != Some("ours") {
             systems.push(System::Nginx(nginx::Pair::start(root, self.options.stock, via)?));
@@ -182,7 +180,7 @@ impl<'a> Bench<'a> {
     fn verify(&self, systems: &[System]) -> io::Result<()> {
         for system in systems {
             let Content { path, octets, digest } = &self.medium;
-            if load::digest(system.address(), path, *octets)?.as_ref() != digest.as_ref() {
+            if load::digest(system.address(), path, *octets)? != *digest {
                 return Err(io::Error::other(format!("{system}: {path} arrives changed")));
             }
         }
@@ -302,25 +300,11 @@ impl<'a> Bench<'a> {
 
 impl Content {
     /// Writes pseudo-random octets, which leaves them in the page cache.
-    fn write(folder: &Path, path: &'static str, octets: u64) -> io::Result<Self> {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(folder.join(&path[1..]))?);
-        let mut context = digest::Context::new(&digest::SHA256);
-        let mut state = 0x2545_f491_4f6c_dd1d_u64;
-        let mut block = [0; 4_096];
-        for _ in 0..octets / block.len() as u64 {
-            for word in block.chunks_exact_mut(8) {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                word.copy_from_slice(&state.to_le_bytes());
-            }
-            context.update(&block);
-            file.write_all(&block)?;
-        }
-        file.flush()?;
+    fn write(folder: &TempRoot, path: &'static str, octets: u64) -> io::Result<Self> {
+        let digest = folder.random_file(&path[1..], octets, octets);
         // The disk must not be busy with it while others are measured.
-        file.get_ref().sync_data()?;
-        Ok(Self { path, octets, digest: context.finish() })
+        File::open(folder.join(&path[1..]))?.sync_data()?;
+        Ok(Self { path, octets, digest })
     }
 }
 
@@ -335,7 +319,7 @@ impl System {
     /// The program that has the files, then the one that faces the client.
     fn programs(&self) -> [&Program; 2] {
         match self {
-            Self::Ours(pair) => [&pair.agent, &pair.proxy.program],
+            Self::Ours(pair) => [pair.agent.program(), pair.proxy.program()],
             Self::Nginx(pair) => [&pair.origin, &pair.proxy],
         }
     }

@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spdy_tests::programs::{Folder, Program};
+use rustix::process::Signal;
+use spdy_tests::fixture::{Program, TempRoot};
 
 /// Two nginx, running.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct Pair {
     pub(crate) origin: Program,
     pub(crate) proxy: Program,
     pub(crate) address: SocketAddr,
-    _folder: Folder,
+    _folder: TempRoot,
 }
 
 impl Pair {
@@ -34,7 +35,7 @@ impl Pair {
         stock: bool,
         via: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
     ) -> io::Result<Self> {
-        let folder = Folder::fresh("nginx")?;
+        let folder = TempRoot::new();
         let certificate = rcgen::generate_simple_self_signed(["origin.test".to_owned()])
             .map_err(io::Error::other)?;
         fs::write(folder.path().join("cert.pem"), certificate.cert.pem())?;
@@ -81,6 +82,17 @@ impl Pair {
     }
 }
 
+impl Drop for Pair {
+    /// nginx ends its workers on SIGTERM, not on SIGKILL.
+    fn drop(&mut self) {
+        for program in [&mut self.proxy, &mut self.origin] {
+            // Whoever is gone or does not go has ended or will be killed.
+            let _ = program.signal(Signal::TERM);
+            let _ = program.ended_within(Duration::from_secs(5));
+        }
+    }
+}
+
 fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Result<Program> {
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let path = folder.display();
@@ -110,12 +122,12 @@ fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Resu
     fs::write(&file, text)?;
     let mut command = Command::new(nginx());
     command.arg("-p").arg(folder).arg("-c").arg(&file).args(["-e", "stderr"]);
-    let program = Program::spawn(command)?;
+    let program = Program::start("nginx", &mut command);
     let end = Instant::now() + Duration::from_secs(10);
     // nginx says nothing when it is ready.
     while TcpStream::connect(address).is_err() {
         if Instant::now() > end {
-            return Err(io::Error::other(format!("nginx does not start: {}", program.output())));
+            return Err(io::Error::other(format!("nginx does not start: {}", program.text())));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -8,45 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spdy_tests::programs::{self, Builds, Folder, Program, Proxy};
+use spdy_tests::fixture::{Agent, Builds, Pair, Proxy, TempRoot, join};
 
-use crate::load;
-
-/// A proxy and its agent, with the tunnel up.
-#[derive(Debug)]
-pub(crate) struct Pair {
-    pub(crate) agent: Program,
-    pub(crate) proxy: Proxy,
-    _folder: Folder,
-}
-
-impl Pair {
-    /// Starts both; the agent serves `root`. `via` may put something into the tunnel's way and
-    /// returns the address that the agent dials.
-    ///
-    /// # Errors
-    /// When a program fails or the listing does not answer 200 within 20 s.
-    pub(crate) fn start(
-        builds: &Builds,
-        root: &Path,
-        via: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
-    ) -> io::Result<Self> {
-        let folder = Folder::fresh("pair")?;
-        let proxy = Proxy::start(builds, &folder.path().join("state"), &[])?;
-        let config = folder.path().join("agent.conf");
-        let code = proxy.pair("nas1", via(proxy.tunnel)?)?;
-        programs::join(builds, &code, &config)?;
-        let agent = programs::agent(builds, root, &config, &[])?;
-        let end = Instant::now() + Duration::from_secs(20);
-        while load::status(proxy.http, "/").ok() != Some(200) {
-            if Instant::now() > end {
-                let said = (proxy.program.output(), agent.output());
-                return Err(io::Error::other(format!("no tunnel:\n{}\n{}", said.0, said.1)));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self { agent, proxy, _folder: folder })
-    }
+/// Starts both programs; the agent serves `root`. `via` may put something into the tunnel's way
+/// and returns the address that the agent dials.
+///
+/// # Errors
+/// Those of `via`.
+pub(crate) fn start(
+    builds: &Builds,
+    root: &Path,
+    via: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
+) -> io::Result<Pair> {
+    let proxy = Proxy::of(builds, &[]);
+    let address = via(proxy.tunnel)?;
+    Ok(Pair::join(proxy, address, root, &[]))
 }
 
 /// Resident octets of the proxy per idle tunnel, with `count` agents that run as processes.
@@ -54,30 +30,31 @@ impl Pair {
 /// The first tenth of them warms up what is made once; the growth by the others is measured.
 ///
 /// # Errors
-/// When a program fails or the tunnels are not up within a minute.
+/// When the tunnels are not up within a minute.
 pub(crate) fn idle(builds: &Builds, count: usize) -> io::Result<Idle> {
-    let folder = Folder::fresh("idle")?;
-    let root = folder.path().join("root");
+    let folder = TempRoot::new();
+    let root = folder.join("root");
     fs::create_dir(&root)?;
-    let proxy = Proxy::start(builds, &folder.path().join("state"), &[])?;
-    let configs = (0..count).map(|number| {
-        let config = folder.path().join(format!("agent-{number}.conf"));
-        let code = proxy.pair(&format!("nas{number}"), proxy.tunnel)?;
-        programs::join(builds, &code, &config)?;
-        Ok(config)
-    });
-    let configs: Vec<_> = configs.collect::<io::Result<_>>()?;
+    let proxy = Proxy::of(builds, &[]);
+    let configs: Vec<_> = (0..count)
+        .map(|number| {
+            let config = folder.join(&format!("agent-{number}.conf"));
+            join(builds, &proxy.pair(&format!("nas{number}")), &config);
+            config
+        })
+        .collect();
     let mut agents = Vec::new();
     let mut before = 0;
     for (number, config) in configs.iter().enumerate() {
         if number == count / 10 {
             before = settled(&proxy, number)?;
         }
-        agents.push(programs::agent(builds, &root, config, &[])?);
+        agents.push(Agent::joined(builds, &root, config, &[]));
     }
     let after = settled(&proxy, count)?;
     let tunnels = count - count / 10;
-    let agent = agents.iter().map(|agent| Ok(agent.cost()?.resident)).sum::<io::Result<u64>>()?;
+    let agent =
+        agents.iter().map(|agent| Ok(agent.program().cost()?.resident)).sum::<io::Result<u64>>()?;
     Ok(Idle {
         per_tunnel: after.saturating_sub(before) / tunnels as u64,
         agent: agent / count as u64,
@@ -99,10 +76,10 @@ pub(crate) struct Idle {
 /// Resident memory of the proxy once `tunnels` connections are up and it has nothing more to do.
 fn settled(proxy: &Proxy, tunnels: usize) -> io::Result<u64> {
     let end = Instant::now() + Duration::from_secs(60);
-    let mut before = proxy.program.cost()?;
+    let mut before = proxy.program().cost()?;
     loop {
         thread::sleep(Duration::from_millis(500));
-        let now = proxy.program.cost()?;
+        let now = proxy.program().cost()?;
         if established(proxy.tunnel)? >= tunnels && now == before {
             return Ok(now.resident);
         }
