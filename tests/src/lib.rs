@@ -9,9 +9,13 @@ pub mod peers;
 
 pub mod fuzz;
 
+pub mod service;
+
 pub mod wire;
 
 pub mod media;
+
+pub mod visitor;
 
 pub mod http;
 
