@@ -60,6 +60,7 @@ case $task in
         ;;
     test)
         media
+        need wget wget
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
         need npm npm

@@ -144,7 +144,7 @@ pub async fn join(code: &str, file: Option<&Path>, timings: Timings) -> Result<J
     };
     let address = register(&addresses, &pins, put, timings).await?;
 
-    let token_name = token_name(&address);
+    let token_name = token_name(&path, &address);
     token_file.write(&format!("{token}\n"))?;
     let text = config::with_joined(&text, &code.origin, &instance, &address, &pins, &token_name);
     config_file.write(&text)?;
@@ -269,10 +269,12 @@ fn fill(octets: &mut [u8]) -> Result<(), JoinError> {
     })
 }
 
-/// A file name for the token of a proxy.
-fn token_name(address: &str) -> String {
+/// A file name for the token of a proxy. The configuration's own name is in it: two agents of one
+/// folder that know the same proxy have a token each.
+fn token_name(config: &Path, address: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
-    format!("{}.token", address.chars().map(plain).collect::<String>())
+    let config = config.file_name().unwrap_or_default().to_string_lossy();
+    format!("{config}.{address}.token").chars().map(plain).collect()
 }
 
 /// Octets that are read as a code at most.
@@ -311,8 +313,9 @@ mod tests {
 
     #[test]
     fn token_names_are_file_names() {
-        assert_eq!(token_name("proxy.example.com:1444"), "proxy.example.com_1444.token");
-        assert_eq!(token_name("[::1]:1444"), "___1__1444.token");
+        let name = token_name(Path::new("/etc/x/agent.conf"), "proxy.example.com:1444");
+        assert_eq!(name, "agent.conf.proxy.example.com_1444.token");
+        assert_eq!(token_name(Path::new("a b"), "[::1]:1444"), "a_b.___1__1444.token");
     }
 
     #[test]

@@ -133,3 +133,30 @@ fn existing_configuration_is_kept_and_a_wrong_one_is_not_touched() {
         assert!(fs::read_to_string(&file).unwrap().starts_with("# mine\nroot /srv\n"));
     });
 }
+
+#[test]
+fn two_configurations_of_one_folder_have_a_token_each() {
+    let folder = Folder::new();
+    let proxy = Proxy::new();
+    let text = code(&proxy, &[proxy.address()]).encode();
+    let files = ["a.conf", "b.conf"].map(|name| folder.path().join(name));
+    let registered = files.each_ref().map(|file| {
+        block_on(async {
+            let serve = async {
+                let mut accepted = proxy.accept().await.unwrap();
+                accepted.answer(&established()).await;
+                accepted.put.hello.unwrap().register.unwrap()
+            };
+            let (joined, registered) =
+                zip(join(&text, Some(file), Timings::default()), serve).await;
+            joined.unwrap();
+            registered
+        })
+    });
+    assert_ne!(registered[0], registered[1]);
+    for (file, registered) in files.iter().zip(registered) {
+        let read = File::load(Some(file)).unwrap();
+        let token = fs::read_to_string(read.sections[0].1.token_file.as_ref().unwrap()).unwrap();
+        assert_eq!(sha256(token.trim().as_bytes()), registered);
+    }
+}

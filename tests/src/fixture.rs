@@ -1,133 +1,69 @@
 //! The programs under test and what they need around them: folders, files, a TLS identity.
 //!
-//! It owns how they are started and found. It speaks neither HTTP ([`crate::http`]) nor SPDY
-//! ([`crate::wire`]).
+//! It owns how they are built, started, paired, joined, found and measured. It speaks neither HTTP
+//! ([`crate::http`], [`crate::visitor`]) nor SPDY ([`crate::wire`]).
 //!
-//! Helpers of tests: they panic, with what the program printed, instead of returning errors.
+//! Helpers of tests and of the bench: they panic, with what the program printed, instead of
+//! returning errors.
+
+mod pair;
+
+mod program;
+
+mod cost;
 
 mod files;
 
 mod identity;
 
-mod program;
-
 use std::{
     env,
-    ffi::OsStr,
-    net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 pub use self::{
+    cost::Cost,
     files::{Random, Sha256, TempRoot},
     identity::Identity,
-    program::{Pipe, Program},
+    pair::{Agent, Pair, Proxy, join},
+    program::{Pipe, Program, finished},
 };
 
 /// Longest wait for something that a program does by itself, such as its listening lines.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running `spdy-proxy`; killed when dropped.
-#[derive(Debug)]
-pub struct Proxy {
-    program: Program,
-    /// Where HTTP clients connect.
-    pub http: SocketAddr,
-    /// Where agents connect.
-    pub tunnel: SocketAddr,
-    state: Option<TempRoot>,
+/// The two programs, wherever they were built.
+#[derive(Clone, Debug)]
+pub struct Builds {
+    /// Path of `spdy-proxy`.
+    pub proxy: PathBuf,
+    /// Path of `spdy-agent`.
+    pub agent: PathBuf,
 }
 
-impl Proxy {
-    /// Starts the proxy on free ports of the loopback with a state folder of its own, then waits
-    /// until it listens.
+impl Builds {
+    /// The programs of the build that the running test belongs to.
     ///
     /// # Panics
-    /// When it does not start.
+    /// When they were not built.
     #[must_use]
-    pub fn start(args: &[&str]) -> Self {
-        let state = TempRoot::new();
-        let mut proxy = Self::start_in(state.path(), args);
-        proxy.state = Some(state);
-        proxy
+    pub fn beside() -> Self {
+        Self { proxy: binary("spdy-proxy"), agent: binary("spdy-agent") }
     }
 
-    /// Starts the proxy with a state folder that outlives it.
+    /// The programs as shipped: the proxy of profile `release`, the agent of profile `nas`.
     ///
     /// # Panics
-    /// When it does not start.
+    /// When they were not built; `make bench` builds them.
     #[must_use]
-    pub fn start_in(state: &Path, args: &[&str]) -> Self {
-        let mut command = Command::new(binary("spdy-proxy"));
-        command.args(["--listen", "127.0.0.1:0", "--tunnel-listen", "127.0.0.1:0", "--state-dir"]);
-        command.arg(state).args(args);
-        let program = Program::start("spdy-proxy", &mut command);
-        let http = program.wait_for("the HTTP address", |line| listening(line, "http"));
-        let tunnel = program.wait_for("the tunnel address", |line| listening(line, "tunnel"));
-        Self { program, http, tunnel, state: None }
-    }
-
-    /// The process.
-    #[must_use]
-    pub const fn program(&self) -> &Program {
-        &self.program
-    }
-
-    /// The process, to be ended.
-    pub const fn program_mut(&mut self) -> &mut Program {
-        &mut self.program
-    }
-
-    /// The state folder that [`Proxy::start`] made.
-    #[must_use]
-    pub fn state_dir(&self) -> Option<&Path> {
-        self.state.as_ref().map(TempRoot::path)
-    }
-}
-
-/// A running `spdy-agent`; killed when dropped.
-#[derive(Debug)]
-pub struct Agent {
-    program: Program,
-}
-
-impl Agent {
-    /// Starts the agent. It is not waited for: it has no line that says so for every reason to
-    /// connect late; see [`crate::http::wait_for_agent`].
-    ///
-    /// # Panics
-    /// When the program is not there.
-    #[must_use]
-    pub fn start<A: AsRef<OsStr>>(args: &[A]) -> Self {
-        let mut command = Command::new(binary("spdy-agent"));
-        Self { program: Program::start("spdy-agent", command.args(args)) }
-    }
-
-    /// Starts an agent that serves `root`, uploads included, through an anonymous proxy.
-    ///
-    /// # Panics
-    /// When the program is not there.
-    #[must_use]
-    pub fn serve(root: &Path, proxy: SocketAddr) -> Self {
-        let proxy = proxy.to_string();
-        let tail = ["--proxy", &proxy, "--insecure", "--allow-write"].map(OsStr::new);
-        let mut args = vec![OsStr::new("-r"), root.as_os_str()];
-        args.extend(tail);
-        Self::start(&args)
-    }
-
-    /// The process.
-    #[must_use]
-    pub const fn program(&self) -> &Program {
-        &self.program
-    }
-
-    /// The process, to be ended.
-    pub const fn program_mut(&mut self) -> &mut Program {
-        &mut self.program
+    pub fn shipped() -> Self {
+        let target = target_dir();
+        Self {
+            proxy: built(target.join("release/spdy-proxy")),
+            agent: built(target.join("nas/spdy-agent")),
+        }
     }
 }
 
@@ -158,35 +94,28 @@ pub fn target_dir() -> PathBuf {
 /// When it is not there.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let path = profile_dir().join(name);
+    built(profile_dir().join(name))
+}
+
+/// A program of the machine.
+///
+/// # Panics
+/// When it is not there, with the command that installs it.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&paths).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is missing: run scripts/setup.sh test"))
+}
+
+fn built(path: PathBuf) -> PathBuf {
     assert!(path.is_file(), "{} is missing: run `cargo build --workspace`", path.display());
     path
 }
 
-/// The address of a line such as `listening on 127.0.0.1:1443 http`.
-fn listening(line: &str, kind: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("listening on ")?;
-    let mut words = rest.split_whitespace();
-    let address = words.next()?.parse().ok()?;
-    (words.next() == Some(kind)).then_some(address)
-}
-
-/// `target/debug` of a test in `target/debug/deps`.
+/// `target/debug` of a test in `target/debug/deps` or of a program in `target/debug`.
 fn profile_dir() -> PathBuf {
-    let test = env::current_exe().unwrap_or_else(|error| panic!("{error}"));
-    let dir = test.ancestors().nth(2);
-    dir.map_or_else(|| panic!("{} has no folder above", test.display()), Path::to_path_buf)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::listening;
-
-    #[test]
-    fn listening_lines_are_told_apart() {
-        let line = "listening on 127.0.0.1:1443 http";
-        assert_eq!(listening(line, "http"), "127.0.0.1:1443".parse().ok());
-        assert_eq!(listening(line, "tunnel"), None);
-        assert_eq!(listening("listening on nothing http", "http"), None);
-    }
+    let own = env::current_exe().unwrap_or_else(|error| panic!("{error}"));
+    let dir = own.ancestors().skip(1).find(|dir| !dir.ends_with("deps"));
+    dir.map_or_else(|| panic!("{} has no folder above", own.display()), Path::to_path_buf)
 }

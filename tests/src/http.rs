@@ -1,13 +1,13 @@
-//! A small blocking HTTP/1.1 client over plain TCP, one connection per request.
+//! A small blocking HTTP/1.1 client over plain TCP, for what a well-behaved client cannot say.
 //!
-//! It owns just what the tests of other people's stacks ask for: it never decodes, retries or
+//! It owns just what the tests ask for: it sends what it is given, never decodes, retries or
 //! follows, and takes a body that ends early for what it is. The richer client of the tests is
-//! async-h1.
+//! [`crate::visitor`].
 
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
 };
 
 use crate::fixture::{PATIENCE, Sha256, wait_until};
@@ -44,9 +44,7 @@ impl<'a> Request<'a> {
     /// Those of the socket, an answer that is not HTTP, and a body that ends early or stands still
     /// for [`PATIENCE`].
     pub fn send(&self, to: SocketAddr) -> io::Result<Response> {
-        let mut socket = TcpStream::connect(to)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut connection = Connection::open(to)?;
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {to}\r\n", self.method, self.target);
         for (name, value) in self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -55,9 +53,77 @@ impl<'a> Request<'a> {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
         head.push_str("Connection: close\r\n\r\n");
-        socket.write_all(head.as_bytes())?;
-        socket.write_all(self.body.unwrap_or_default())?;
-        Response::read(&mut BufReader::with_capacity(65_536, socket), self.method == "HEAD")
+        connection.write(head.as_bytes())?;
+        connection.write(self.body.unwrap_or_default())?;
+        connection.answer(self.method)
+    }
+}
+
+/// A connection that carries whatever is written.
+#[derive(Debug)]
+pub struct Connection {
+    socket: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects. Each read has [`PATIENCE`].
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn open(to: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect(to)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { socket: BufReader::with_capacity(65_536, socket) })
+    }
+
+    /// Writes octets as they are.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn write(&mut self, octets: impl AsRef<[u8]>) -> io::Result<()> {
+        self.socket.get_mut().write_all(octets.as_ref())
+    }
+
+    /// Closes the writing half.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.socket.get_ref().shutdown(Shutdown::Write)
+    }
+
+    /// Reads one answer to its end; `method` is that of its request.
+    ///
+    /// # Errors
+    /// Those of the socket, an answer that is not HTTP, and a body that ends early or stands still
+    /// for [`PATIENCE`].
+    pub fn answer(&mut self, method: &str) -> io::Result<Response> {
+        Response::read(&mut self.socket, method == "HEAD")
+    }
+
+    /// Reads what comes until the end of the connection.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut octets = Vec::new();
+        self.socket.read_to_end(&mut octets)?;
+        Ok(octets)
+    }
+
+    /// Another handle of the socket, so that one thread can write while another reads.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn socket(&self) -> io::Result<TcpStream> {
+        self.socket.get_ref().try_clone()
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.socket.read(buf)
     }
 }
 
@@ -68,6 +134,10 @@ pub struct Response {
     pub status: u16,
     /// Headers by lower-case name; repeated ones joined by ", ".
     pub headers: BTreeMap<String, String>,
+    /// Headers as they came, names in lower case.
+    lines: Vec<(String, String)>,
+    /// Version that the answer claims, `HTTP/1.1`.
+    pub version: String,
     /// Octets of the body.
     pub len: u64,
     /// SHA-256 of the body, in hexadecimal.
@@ -83,26 +153,43 @@ impl Response {
         String::from_utf8_lossy(&self.start).into_owned()
     }
 
+    /// The values of a header, given in lower case, line by line.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let lines = self.lines.iter().filter(|line| line.0 == name);
+        lines.map(|line| line.1.as_str()).collect()
+    }
+
     fn read(from: &mut impl BufRead, is_head: bool) -> io::Result<Self> {
         let line = read_line(from)?;
         let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
         let mut headers = BTreeMap::new();
+        let mut lines = Vec::new();
         loop {
             let line = read_line(from)?;
             if line.is_empty() {
                 break;
             }
             let (name, value) = line.split_once(':').ok_or_else(|| malformed(&line))?;
+            let (name, value) = (name.to_ascii_lowercase(), value.trim().to_owned());
             headers
-                .entry(name.to_ascii_lowercase())
-                .and_modify(|held: &mut String| *held = format!("{held}, {}", value.trim()))
-                .or_insert_with(|| value.trim().to_owned());
+                .entry(name.clone())
+                .and_modify(|held: &mut String| *held = format!("{held}, {value}"))
+                .or_insert_with(|| value.clone());
+            lines.push((name, value));
         }
         let status = status.ok_or_else(|| malformed(&line))?;
-        let mut response =
-            Self { status, headers, len: 0, sha256: String::new(), start: Vec::new() };
+        let mut response = Self {
+            status,
+            headers,
+            lines,
+            version: line.split(' ').next().unwrap_or_default().to_owned(),
+            len: 0,
+            sha256: String::new(),
+            start: Vec::new(),
+        };
         let mut hash = Sha256::new();
-        if !(is_head || matches!(status, 204 | 304)) {
+        if !(is_head || matches!(status, 100..=199 | 204 | 304)) {
             response.read_body(from, &mut hash)?;
         }
         response.sha256 = hash.finish();
@@ -201,6 +288,7 @@ mod tests {
         let open = read(b"HTTP/1.0 200 OK\r\n\r\nabc").unwrap();
         for response in [plain, chunked.unwrap(), open] {
             assert_eq!((response.status, response.len), (200, 3));
+            assert!(response.version.starts_with("HTTP/1."));
             assert_eq!(response.sha256, Sha256::of(b"abc"));
         }
     }

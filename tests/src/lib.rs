@@ -13,15 +13,15 @@ pub mod raw;
 
 pub mod wire;
 
-pub mod http;
+pub mod service;
 
-pub mod pair;
+pub mod h1;
 
-pub mod cost;
+pub mod visitor;
 
 pub mod observe;
 
-pub mod visitor;
+pub mod http;
 
 pub mod fixture;
 

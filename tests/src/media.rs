@@ -1,7 +1,7 @@
-//! Real media files.
+//! Real media files and what a player's library makes of them.
 //!
 //! The media are made once per checkout by `scripts/media` (ffmpeg) and kept below `target`; tests
-//! serve that folder or a copy of it. It does not judge what a player makes of them.
+//! serve that folder or a copy of it. Large files without meaning are [`crate::fixture`]'s.
 
 use std::{
     ffi::OsStr,
@@ -10,6 +10,10 @@ use std::{
     process::Command,
     sync::OnceLock,
 };
+
+use serde_json::Value;
+
+use crate::fixture::tool;
 
 /// The files that `scripts/media` makes, with the container that ffprobe names for them; `None`
 /// for what ffprobe is not asked about.
@@ -45,25 +49,25 @@ pub fn copy(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What ffprobe says is the container of the file at `address` (a path or an `http://` address),
-/// and the length in seconds if it knows one.
+/// What ffprobe makes of the media at `address` (a path or an `http://` address): `format` and
+/// `streams` with all that it found, but for where it found it.
 ///
 /// # Errors
 /// When ffprobe fails or complains; the message has what it said.
-pub fn probe(address: impl AsRef<OsStr>) -> io::Result<(String, Option<f64>)> {
-    let output = Command::new("ffprobe")
-        .args(["-v", "error", "-of", "default=noprint_wrappers=1:nokey=1"])
-        .args(["-show_entries", "format=format_name,duration"])
+pub fn probe(address: impl AsRef<OsStr>) -> io::Result<Value> {
+    let output = Command::new(tool("ffprobe"))
+        .args(["-v", "error", "-of", "json", "-show_format", "-show_streams"])
         .arg(address)
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || !said.is_empty() {
         return Err(io::Error::other(format!("ffprobe: {}: {said}", output.status)));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let mut lines = text.lines();
-    let container = lines.next().unwrap_or_default().to_owned();
-    Ok((container, lines.next().and_then(|seconds| seconds.parse().ok())))
+    let mut found: Value = serde_json::from_slice(&output.stdout)?;
+    if let Some(format) = found["format"].as_object_mut() {
+        format.remove("filename");
+    }
+    Ok(found)
 }
 
 fn make() -> io::Result<PathBuf> {
@@ -106,10 +110,13 @@ mod tests {
             let path = folder().unwrap().join(name);
             assert!(fs::metadata(&path).unwrap().len() > 50, "{name}");
             if let Some(container) = container {
-                assert_eq!(probe(&path).unwrap().0, container, "{name}");
+                assert_eq!(probe(&path).unwrap()["format"]["format_name"], container, "{name}");
             }
         }
-        let seconds = probe(folder().unwrap().join("film.mp4")).unwrap().1.unwrap();
+        let film = probe(folder().unwrap().join("film.mp4")).unwrap();
+        assert_eq!(film["streams"].as_array().unwrap().len(), 2);
+        let seconds = film["format"]["duration"].as_str().unwrap();
+        let seconds: f64 = seconds.parse().unwrap();
         assert!((seconds - 20.0).abs() < 0.5, "{seconds}");
     }
 }

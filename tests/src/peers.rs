@@ -7,7 +7,6 @@ pub mod scenario;
 
 use std::{
     collections::BTreeMap,
-    env,
     ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -16,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::fixture::{Identity, PATIENCE, Pipe, Program, TempRoot, target_dir};
+use crate::fixture::{Identity, PATIENCE, Pipe, Program, TempRoot, target_dir, tool};
 
 /// Whose stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,17 +192,6 @@ impl Exchange {
 #[must_use]
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
-}
-
-/// A program of the machine that `scripts/peers-setup.sh` sees to.
-///
-/// # Panics
-/// When it is not there.
-#[must_use]
-pub fn tool(name: &str) -> PathBuf {
-    let paths = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&paths).map(|dir| dir.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{name} is missing: run scripts/peers-setup.sh"))
 }
 
 /// What `scripts/peers-setup.sh` put below the target folder.

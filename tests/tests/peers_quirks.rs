@@ -60,6 +60,31 @@ fn reply_without_body_may_carry_fin() {
     assert_eq!((answer.status, answer.len), (204, 0));
 }
 
+/// Other stacks send what belongs to a connection of theirs; ours would not.
+#[test]
+fn headers_of_the_agents_own_connection_do_not_pass() {
+    let hops: [(&str, &[u8]); 6] = [
+        ("connection", b"close, X-Private"),
+        ("x-private", b"1"),
+        ("keep-alive", b"timeout=5"),
+        ("proxy-connection", b"close"),
+        ("transfer-encoding", b"chunked"),
+        ("upgrade", b"h2c"),
+    ];
+    let answer = fetch_from(|id, writer| {
+        let kept: [(&str, &[u8]); 2] = [("content-length", b"2"), ("x-kept", b"1")];
+        reply(id, writer, &[&hops[..], &kept].concat());
+        write(writer, &Frame::Data { id, fin: true, octets: b"ok".to_vec() });
+    });
+    assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+    assert_eq!((answer.all("x-kept"), answer.all("content-length")), (vec!["1"], vec!["2"]));
+    for (name, _) in hops.iter().filter(|(name, _)| *name != "connection") {
+        assert_eq!(answer.all(name), [""; 0], "{name}");
+    }
+    // The visitor's own wish.
+    assert_eq!(answer.all("connection"), ["close"]);
+}
+
 /// Has the real proxy GET `/asked` from an agent that answers HEAD with 200 and GET as told.
 fn fetch_from(answer: impl Fn(u32, &FrameWriter) + Send) -> Response {
     let proxy = Proxy::start(&["--allow-anonymous"]);

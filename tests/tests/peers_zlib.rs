@@ -9,8 +9,8 @@ use std::{
 
 use spdy_protocol::headers::{Decoder, Encoder, Headers};
 use spdy_tests::{
-    fixture::{Random, TempRoot},
-    peers::{installed, script, tool},
+    fixture::{Random, TempRoot, tool},
+    peers::{installed, script},
 };
 
 #[test]

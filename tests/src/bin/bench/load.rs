@@ -74,14 +74,14 @@ fn download(address: SocketAddr, path: &str, octets: u64) -> io::Result<Instant>
     Ok(half.unwrap_or_else(Instant::now))
 }
 
-/// SHA-256 of the body at `path`, in hexadecimal.
+/// SHA-256 of the body at `path`.
 ///
 /// # Errors
 /// As [`downloads`].
 pub(crate) fn digest(address: SocketAddr, path: &str, octets: u64) -> io::Result<String> {
     let (mut stream, early) = request(address, path, octets)?;
-    let mut hash = Sha256::new();
-    hash.update(&early);
+    let mut context = Sha256::new();
+    context.update(&early);
     let mut left = octets - early.len() as u64;
     let mut buf = vec![0; 1 << 18];
     while left > 0 {
@@ -89,12 +89,12 @@ pub(crate) fn digest(address: SocketAddr, path: &str, octets: u64) -> io::Result
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        hash.update(&buf[..received]);
+        context.update(&buf[..received]);
         left = left
             .checked_sub(received as u64)
             .ok_or_else(|| io::Error::other("more octets than announced"))?;
     }
-    Ok(hash.finish())
+    Ok(context.finish())
 }
 
 /// Sends a request and returns the connection with what came of the body behind the head.
@@ -119,22 +119,6 @@ fn request(address: SocketAddr, path: &str, octets: u64) -> io::Result<(TcpStrea
             return Ok((stream, received.split_off(head.len)));
         }
     }
-}
-
-/// Status of one GET, whatever it is; for waiting until a system is up.
-///
-/// # Errors
-/// When there is no answer with a status line.
-pub(crate) fn status(address: SocketAddr, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")?;
-    let mut start = [0; 12];
-    stream.read_exact(&mut start)?;
-    std::str::from_utf8(&start[9..])
-        .ok()
-        .and_then(|status| status.parse().ok())
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Repeats a GET of `path` on `count` connections for `time`, each sending its next request when

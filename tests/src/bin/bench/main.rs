@@ -19,10 +19,8 @@ use std::{
 
 use argh::FromArgs;
 use spdy_tests::{
-    cost::Cost,
-    fixture::TempRoot,
+    fixture::{Builds, Cost, Pair, Program, TempRoot},
     link::{Link, Settings},
-    pair::Builds,
 };
 
 /// Measures spdy-proxy and spdy-agent beside nginx.
@@ -78,7 +76,8 @@ fn run(options: &Options) -> io::Result<()> {
             }
         }
         for system in &systems {
-            let [far, near] = system.cost()?.map(|cost| cost.resident_peak >> 10);
+            let [far, near] = system.programs();
+            let (far, near) = (far.cost()?.resident_peak >> 10, near.cost()?.resident_peak >> 10);
             println!("{:<14}{system} {far} + {near} KiB resident at most", "memory");
         }
     }
@@ -111,12 +110,11 @@ struct Bench<'a> {
 struct Content {
     path: &'static str,
     octets: u64,
-    /// SHA-256, in hexadecimal.
     digest: String,
 }
 
 enum System {
-    Ours(ours::Pair),
+    Ours(Pair),
     Nginx(nginx::Pair),
 }
 
@@ -170,7 +168,7 @@ impl<'a> Bench<'a> {
         };
         let mut systems = Vec::new();
         if let Some(builds) = &self.builds {
-            systems.push(System::Ours(ours::Pair::start(builds, root, via)?));
+            systems.push(System::Ours(ours::start(builds, root, via)?));
         }
         if self.options.system.as_deref() != Some("ours") {
             systems.push(System::Nginx(nginx::Pair::start(root, self.options.stock, via)?));
@@ -303,7 +301,7 @@ impl<'a> Bench<'a> {
 impl Content {
     /// Writes pseudo-random octets, which leaves them in the page cache.
     fn write(folder: &TempRoot, path: &'static str, octets: u64) -> io::Result<Self> {
-        let digest = folder.random_file(&path[1..], octets, 1);
+        let digest = folder.random_file(&path[1..], octets, octets);
         // The disk must not be busy with it while others are measured.
         File::open(folder.join(&path[1..]))?.sync_data()?;
         Ok(Self { path, octets, digest })
@@ -318,22 +316,21 @@ impl System {
         }
     }
 
-    /// Cost so far of the program that has the files, then of the one that faces the client.
-    fn cost(&self) -> io::Result<[Cost; 2]> {
-        let [far, near] = match self {
-            Self::Ours(pair) => [pair.agent.id(), pair.proxy.program.id()],
-            Self::Nginx(pair) => [pair.origin.id(), pair.proxy.id()],
-        };
-        Ok([Cost::with_children(far)?, Cost::with_children(near)?])
+    /// The program that has the files, then the one that faces the client.
+    fn programs(&self) -> [&Program; 2] {
+        match self {
+            Self::Ours(pair) => [pair.agent.program(), pair.proxy.program()],
+            Self::Nginx(pair) => [&pair.origin, &pair.proxy],
+        }
     }
 
     /// Processor seconds that the two programs spend while `work` runs.
     fn cost_of(&self, work: impl FnOnce() -> io::Result<()>) -> io::Result<(f64, f64)> {
-        let before = self.cost()?;
+        let [far, near] = self.programs();
+        let before = (far.cost()?.cpu, near.cost()?.cpu);
         work()?;
-        let after = self.cost()?;
-        let spent = |at: usize| (after[at].cpu - before[at].cpu).as_secs_f64();
-        Ok((spent(0), spent(1)))
+        let spent = |program: &Program, before| Ok::<_, io::Error>(program.cost()?.cpu - before);
+        Ok((spent(far, before.0)?.as_secs_f64(), spent(near, before.1)?.as_secs_f64()))
     }
 }
 

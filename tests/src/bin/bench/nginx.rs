@@ -12,14 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use spdy_tests::fixture::{Program, TempRoot};
 
 /// Two nginx, running.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    pub(crate) origin: Nginx,
-    pub(crate) proxy: Nginx,
+    pub(crate) origin: Program,
+    pub(crate) proxy: Program,
     pub(crate) address: SocketAddr,
     _folder: TempRoot,
 }
@@ -82,26 +82,18 @@ impl Pair {
     }
 }
 
-/// A master with its worker; asked to end when dropped: killed, it would leave the worker behind.
-#[derive(Debug)]
-pub(crate) struct Nginx(Program);
-
-impl Nginx {
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Nginx {
+impl Drop for Pair {
+    /// nginx ends its workers on SIGTERM, not on SIGKILL.
     fn drop(&mut self) {
-        let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        if id.is_some_and(|id| kill_process(id, Signal::TERM).is_ok()) {
-            self.0.wait_exit(Duration::from_secs(10));
+        for program in [&mut self.proxy, &mut self.origin] {
+            // Whoever is gone or does not go has ended or will be killed.
+            let _ = program.signal(Signal::TERM);
+            let _ = program.ended_within(Duration::from_secs(5));
         }
     }
 }
 
-fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Result<Nginx> {
+fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Result<Program> {
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let path = folder.display();
     let text = format!(
@@ -130,12 +122,12 @@ fn run(folder: &Path, name: &str, server: &str, address: SocketAddr) -> io::Resu
     fs::write(&file, text)?;
     let mut command = Command::new(nginx());
     command.arg("-p").arg(folder).arg("-c").arg(&file).args(["-e", "stderr"]);
-    let program = Nginx(Program::start("nginx", &mut command));
+    let program = Program::start("nginx", &mut command);
     let end = Instant::now() + Duration::from_secs(10);
     // nginx says nothing when it is ready.
     while TcpStream::connect(address).is_err() {
         if Instant::now() > end {
-            return Err(io::Error::other(format!("nginx does not start: {}", program.0.text())));
+            return Err(io::Error::other(format!("nginx does not start: {}", program.text())));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -8,51 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spdy_tests::{
-    cost::Cost,
-    fixture::{Program, TempRoot},
-    pair::{Builds, PairingProxy},
-};
+use spdy_tests::fixture::{Agent, Builds, Pair, Proxy, TempRoot, join};
 
-use crate::load;
-
-/// A proxy and its agent, with the tunnel up.
-#[derive(Debug)]
-pub(crate) struct Pair {
-    pub(crate) agent: Program,
-    pub(crate) proxy: PairingProxy,
-    _folder: TempRoot,
-}
-
-impl Pair {
-    /// Starts both; the agent serves `root`. `via` may put something into the tunnel's way and
-    /// returns the address that the agent dials.
-    ///
-    /// # Errors
-    /// When the listing does not answer 200 within 20 s.
-    ///
-    /// # Panics
-    /// When a program fails.
-    pub(crate) fn start(
-        builds: &Builds,
-        root: &Path,
-        via: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
-    ) -> io::Result<Self> {
-        let folder = TempRoot::new();
-        let proxy = builds.start_proxy(&folder.path().join("state"), &[]);
-        let config = folder.path().join("agent.conf");
-        builds.join(&proxy.pair("nas1", via(proxy.tunnel)?), &config);
-        let agent = builds.start_agent(root, &config, &[]);
-        let end = Instant::now() + Duration::from_secs(20);
-        while load::status(proxy.http, "/").ok() != Some(200) {
-            if Instant::now() > end {
-                let said = (proxy.program.text(), agent.text());
-                return Err(io::Error::other(format!("no tunnel:\n{}\n{}", said.0, said.1)));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self { agent, proxy, _folder: folder })
-    }
+/// Starts both programs; the agent serves `root`. `via` may put something into the tunnel's way
+/// and returns the address that the agent dials.
+///
+/// # Errors
+/// Those of `via`.
+pub(crate) fn start(
+    builds: &Builds,
+    root: &Path,
+    via: impl FnOnce(SocketAddr) -> io::Result<SocketAddr>,
+) -> io::Result<Pair> {
+    let proxy = Proxy::of(builds, &[]);
+    let address = via(proxy.tunnel)?;
+    Ok(Pair::join(proxy, address, root, &[]))
 }
 
 /// Resident octets of the proxy per idle tunnel, with `count` agents that run as processes.
@@ -61,35 +31,30 @@ impl Pair {
 ///
 /// # Errors
 /// When the tunnels are not up within a minute.
-///
-/// # Panics
-/// When a program fails.
 pub(crate) fn idle(builds: &Builds, count: usize) -> io::Result<Idle> {
     let folder = TempRoot::new();
-    let root = folder.path().join("root");
+    let root = folder.join("root");
     fs::create_dir(&root)?;
-    let proxy = builds.start_proxy(&folder.path().join("state"), &[]);
-    let configs = (0..count).map(|number| {
-        // A folder each: join keeps the token beside the configuration.
-        let own = folder.path().join(number.to_string());
-        fs::create_dir(&own)?;
-        let config = own.join("agent.conf");
-        builds.join(&proxy.pair(&format!("nas{number}"), proxy.tunnel), &config);
-        Ok(config)
-    });
-    let configs: Vec<_> = configs.collect::<io::Result<_>>()?;
+    let proxy = Proxy::of(builds, &[]);
+    let configs: Vec<_> = (0..count)
+        .map(|number| {
+            let config = folder.join(&format!("agent-{number}.conf"));
+            join(builds, &proxy.pair(&format!("nas{number}")), &config);
+            config
+        })
+        .collect();
     let mut agents = Vec::new();
     let mut before = 0;
     for (number, config) in configs.iter().enumerate() {
         if number == count / 10 {
-            before = settled(&proxy, &agents)?;
+            before = settled(&proxy, number)?;
         }
-        agents.push(builds.start_agent(&root, config, &[]));
+        agents.push(Agent::joined(builds, &root, config, &[]));
     }
-    let after = settled(&proxy, &agents)?;
+    let after = settled(&proxy, count)?;
     let tunnels = count - count / 10;
     let agent =
-        agents.iter().map(|agent| Ok(Cost::of(agent.id())?.resident)).sum::<io::Result<u64>>()?;
+        agents.iter().map(|agent| Ok(agent.program().cost()?.resident)).sum::<io::Result<u64>>()?;
     Ok(Idle {
         per_tunnel: after.saturating_sub(before) / tunnels as u64,
         agent: agent / count as u64,
@@ -108,19 +73,18 @@ pub(crate) struct Idle {
     pub(crate) tunnels: usize,
 }
 
-/// Resident memory of the proxy once every agent's tunnel is up and there is nothing more to do.
-fn settled(proxy: &PairingProxy, agents: &[Program]) -> io::Result<u64> {
+/// Resident memory of the proxy once `tunnels` connections are up and it has nothing more to do.
+fn settled(proxy: &Proxy, tunnels: usize) -> io::Result<u64> {
     let end = Instant::now() + Duration::from_secs(60);
-    let mut before = Cost::of(proxy.program.id())?;
+    let mut before = proxy.program().cost()?;
     loop {
         thread::sleep(Duration::from_millis(500));
-        let (up, now) = (established(proxy.tunnel)?, Cost::of(proxy.program.id())?);
-        if up >= agents.len() && now == before {
+        let now = proxy.program().cost()?;
+        if established(proxy.tunnel)? >= tunnels && now == before {
             return Ok(now.resident);
         }
         if Instant::now() > end {
-            let first = agents.first().map(Program::text).unwrap_or_default();
-            let text = format!("{up} of {} tunnels are up; the first: {first}", agents.len());
+            let text = format!("{} of {tunnels} tunnels are up", established(proxy.tunnel)?);
             return Err(io::Error::other(text));
         }
         before = now;
