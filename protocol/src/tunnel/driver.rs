@@ -229,7 +229,9 @@ impl Driver {
             return Poll::Ready(());
         }
         let mut unread = [0; 1_024];
-        while let Ok(1..) = ready!(Pin::new(&mut **io).poll_read(cx, &mut unread)) {}
+        // The same waker as for every read: a transport keeps one, and wakes the one it replaces.
+        let mut cx = Context::from_waker(&self.read_waker);
+        while let Ok(1..) = ready!(Pin::new(&mut **io).poll_read(&mut cx, &mut unread)) {}
         Poll::Ready(())
     }
 }
