@@ -73,6 +73,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
 
 /// Serves a folder of this machine through a tunnel to spdy-proxy.
 #[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help"))]
 struct Flags {
     /// folder to serve
     #[argh(option, short = 'r', arg_name = "dir")]
@@ -153,7 +154,7 @@ enum Subcommand {
 
 /// Registers this machine with a proxy and writes the configuration.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "join")]
+#[argh(subcommand, name = "join", help_triggers("-h", "--help"))]
 struct Join {
     /// what `spdy-proxy pair` printed; asked for if it is not given
     #[argh(positional)]
@@ -263,7 +264,10 @@ mod tests {
             version,
             Ok(Command::Print(format!("spdy-agent {}\n", env!("CARGO_PKG_VERSION"))))
         );
-        assert!(matches!(parsed(&["--help"]), Ok(Command::Print(text)) if text.contains("--root")));
-        assert!(matches!(parsed(&["join", "--help"]), Ok(Command::Print(_))));
+        for help in ["-h", "--help"] {
+            let text = parsed(&[help]);
+            assert!(matches!(text, Ok(Command::Print(text)) if text.contains("--root")));
+            assert!(matches!(parsed(&["join", help]), Ok(Command::Print(_))));
+        }
     }
 }

@@ -15,13 +15,13 @@ pub mod config;
 
 pub mod supervise;
 
-pub mod backoff;
-
 pub mod dial;
 
-pub mod verify;
+pub mod backoff;
 
 pub mod origin;
+
+pub mod verify;
 
 pub mod pool;
 

@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -119,12 +119,12 @@ impl Log {
 
     /// Lines that could not be written so far.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
+    pub fn dropped(&self) -> usize {
         self.inner.dropped.load(Ordering::Relaxed)
     }
 
     fn new(level: Level, sink: Sink) -> Self {
-        let inner = Inner { level, sink: Mutex::new(sink), dropped: AtomicU64::new(0) };
+        let inner = Inner { level, sink: Mutex::new(sink), dropped: AtomicUsize::new(0) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -184,7 +184,7 @@ impl fmt::Display for Quoted<'_> {
 struct Inner {
     level: Level,
     sink: Mutex<Sink>,
-    dropped: AtomicU64,
+    dropped: AtomicUsize,
 }
 
 enum Sink {

@@ -4,7 +4,7 @@ use std::{io::Write as _, path::Path, process::ExitCode};
 
 use async_io::block_on;
 use async_signal::{Signal, Signals};
-use futures_lite::StreamExt as _;
+use futures_lite::{StreamExt as _, future::or};
 use spdy_agent::{
     args::{self, Command},
     config::{self, ConfigError, File},
@@ -49,8 +49,10 @@ fn main() -> ExitCode {
 fn serve(options: &config::Options, named: Option<&Path>) -> Result<(), Failure> {
     let settings = config::settle(options, &File::load(named)?)?;
     let log = settings.log.clone();
-    let mut signals = Signals::new([Signal::Term, Signal::Int])
-        .map_err(|error| Failure::Other(format!("signals: {error}")))?;
+    let signals = || Signals::new([Signal::Term, Signal::Int]);
+    let failed = |error: std::io::Error| Failure::Other(format!("signals: {error}"));
+    let mut first = signals().map_err(failed)?;
+    let mut second = signals().map_err(failed)?;
     for proxy in settings.proxies.iter().filter(|proxy| !proxy.trust.is_verified()) {
         log.warn(format_args!(
             "event=insecure proxy={} text=\"ANYBODY on the way can read and change everything; \
@@ -68,10 +70,16 @@ fn serve(options: &config::Options, named: Option<&Path>) -> Result<(), Failure>
     ));
     let stop = async {
         // Ends with the stream of signals, which has no end.
-        let _ = signals.next().await;
+        let _ = first.next().await;
         log.info(format_args!("event=stopping"));
     };
-    let ended = block_on(supervise::run(settings, stop));
+    let cut = async {
+        let _ = second.next().await;
+        let _ = second.next().await;
+        log.warn(format_args!("event=cut reason=\"second signal\""));
+        Ok(())
+    };
+    let ended = block_on(or(supervise::run(settings, stop), cut));
     ended.map_err(|error| Failure::Other(error.to_string()))
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use fixture::{Folder, exchange, noise, receive, request, send, with_origin};
 use futures_lite::future::{self, poll_once};
+use rustix::fs::{Advice, fadvise};
 use spdy_agent::origin::Options;
 use spdy_protocol::{error::StreamError, frame::Status};
 
@@ -209,6 +210,25 @@ fn large_files_arrive_whole_in_parallel() {
             future::zip(pair, future::zip(get(16_384, 16_384), get(65_535, 131_073))).await;
         });
     }
+}
+
+#[test]
+fn files_that_are_not_in_memory_are_read_from_the_disk() {
+    let folder = Folder::new();
+    let octets = noise(5 << 20);
+    let path = folder.write("cold.bin", &octets);
+    with_origin(Options::new(folder.path()), |tunnel, _| async move {
+        let get = async || {
+            // What is on the disk leaves the page cache; where it cannot, this is one more read.
+            let file = fs::File::open(&path).unwrap();
+            file.sync_all().unwrap();
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            let response = exchange(&tunnel, "GET", "/cold.bin", &[], None).await;
+            assert!(response.end.is_ok() && response.body == octets);
+        };
+        let some = future::zip(get(), future::zip(get(), get()));
+        future::zip(some, future::zip(get(), get())).await;
+    });
 }
 
 #[test]

@@ -217,7 +217,8 @@ pub struct SettingsEntries<'a> {
 }
 
 impl<'a> SettingsEntries<'a> {
-    /// Ids and values; the persistence flags are dropped (never storing is legal).
+    /// Ids and values. DEVIATION: the persistence flags of SETTINGS are dropped. Never storing is
+    /// legal.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> + use<'a> {
         self.octets.chunks_exact(8).map(|entry| (word(entry, 0) & 0x00ff_ffff, word(entry, 4)))
     }

@@ -85,7 +85,8 @@ impl RequestHead {
     /// # Errors
     /// When a part is longer than the limits or has an octet that SPDY cannot carry.
     pub fn to_headers(&self) -> Result<Headers, InvalidHeader> {
-        let mut list = Headers::new();
+        let own = self.method.len() + self.path.len() + self.host.len() + OWN_NAMES;
+        let mut list = Headers::with_capacity(own + self.headers.encoded_len());
         list.push(":method", self.method.as_bytes())?;
         list.push(":path", &self.path)?;
         list.push(":version", b"HTTP/1.1")?;
@@ -124,7 +125,7 @@ impl RequestHead {
             Some(_) => Some(take_text(&mut list, ":upgrade")?),
             None => None,
         };
-        Ok(Self { method, scheme, host, path, upgrade, headers: end_to_end(&list)? })
+        Ok(Self { method, scheme, host, path, upgrade, headers: end_to_end(list)? })
     }
 }
 
@@ -151,7 +152,7 @@ impl ResponseHead {
     /// # Errors
     /// When a header is longer than the limits or has an octet that SPDY cannot carry.
     pub fn to_headers(&self) -> Result<Headers, InvalidHeader> {
-        let mut list = Headers::new();
+        let mut list = Headers::with_capacity(OWN_NAMES + self.headers.encoded_len());
         list.push(":status", self.status.to_string().as_bytes())?;
         list.push(":version", b"HTTP/1.1")?;
         push_end_to_end(&self.headers, &mut list)?;
@@ -172,7 +173,7 @@ impl ResponseHead {
             .and_then(|text| text.parse().ok())
             .filter(|status| *status >= 100)
             .ok_or(HeadError::Malformed(":status"))?;
-        Ok(Self { status, headers: end_to_end(&list)? })
+        Ok(Self { status, headers: end_to_end(list)? })
     }
 }
 
@@ -183,7 +184,8 @@ fn take_text(list: &mut Headers, name: &'static str) -> Result<String, HeadError
 
 /// Copies what may cross a tunnel. Sending `:names` other than ours is the caller's mistake.
 fn push_end_to_end(from: &Headers, to: &mut Headers) -> Result<(), InvalidHeader> {
-    for (name, value) in from.iter().filter(|(name, _)| !is_hop_by_hop(from, name)) {
+    let hops = Hops::of(from);
+    for (name, value) in from.iter().filter(|(name, _)| !hops.has(name)) {
         if name.starts_with(':') {
             return Err(InvalidHeader);
         }
@@ -192,23 +194,46 @@ fn push_end_to_end(from: &Headers, to: &mut Headers) -> Result<(), InvalidHeader
     Ok(())
 }
 
-/// What is left of a received list without the connection's own headers and unknown `:names`.
-fn end_to_end(list: &Headers) -> Result<Headers, HeadError> {
-    let mut kept = Headers::new();
-    let wanted = |name: &str| !name.starts_with(':') && !is_hop_by_hop(list, name);
-    for (name, value) in list.iter().filter(|(name, _)| wanted(name)) {
+/// What is left of a received list without the connection's own headers and unknown `:names`;
+/// mostly the list itself.
+fn end_to_end(list: Headers) -> Result<Headers, HeadError> {
+    let hops = Hops::of(&list);
+    let stays = |name: &str| !name.starts_with(':') && !hops.has(name);
+    if list.iter().all(|(name, _)| stays(name)) {
+        return Ok(list);
+    }
+    let mut kept = Headers::with_capacity(list.encoded_len());
+    for (name, value) in list.iter().filter(|(name, _)| stays(name)) {
         kept.push(name, value).map_err(|_| HeadError::Malformed("header"))?;
     }
     Ok(kept)
 }
 
-fn is_hop_by_hop(list: &Headers, name: &str) -> bool {
-    HOP_BY_HOP.contains(&name)
-        || list
-            .get_all("connection")
-            .filter_map(|value| str::from_utf8(value).ok())
-            .any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(name)))
+/// The names that belong to the connection of one list.
+struct Hops<'l> {
+    /// What `Connection` names.
+    named: Option<&'l Headers>,
 }
+
+impl<'l> Hops<'l> {
+    fn of(list: &'l Headers) -> Self {
+        Self { named: list.get("connection").is_some().then_some(list) }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        HOP_BY_HOP.contains(&name) || self.named.is_some_and(|list| names(list, name))
+    }
+}
+
+/// Whether the `Connection` of a list names this header.
+fn names(list: &Headers, name: &str) -> bool {
+    list.get_all("connection")
+        .filter_map(|value| str::from_utf8(value).ok())
+        .any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(name)))
+}
+
+/// Octets of the `:names` with their lengths and short values, roughly.
+const OWN_NAMES: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! inflater and anything else with one, limits applied while inflating. It does not know what the
 //! names mean ([`crate::head`]).
 
-use std::fmt;
+use std::{fmt, str};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -16,10 +16,16 @@ use crate::{
 };
 
 /// A list of names and values, in order. Names are unique and lower case; several values of one
-/// name are kept as the wire keeps them, joined by NUL.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// name are joined by NUL.
+///
+/// It is kept as the wire has it, in one allocation: a list that arrived is not taken apart, and one
+/// that is sent is not put together. Lists are short, so looking a name up is a walk.
+#[derive(Clone, Default)]
 pub struct Headers {
-    pairs: Vec<(String, Vec<u8>)>,
+    /// The count, then for each pair the lengths and octets of name and value (SPDY/3.1 2.6.10).
+    /// Nothing at all is an empty list too.
+    octets: Vec<u8>,
+    count: usize,
 }
 
 /// A name or value that cannot be sent.
@@ -34,11 +40,36 @@ impl fmt::Display for InvalidHeader {
 
 impl std::error::Error for InvalidHeader {}
 
+/// Where a pair lies in its list.
+#[derive(Clone, Copy, Debug)]
+struct Pair<'a> {
+    /// Offset of the pair's first octet.
+    start: usize,
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+impl Pair<'_> {
+    const fn end(&self) -> usize {
+        self.start + 8 + self.name.len() + self.value.len()
+    }
+
+    fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.value.split(|octet| *octet == 0)
+    }
+}
+
 impl Headers {
     /// An empty list.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pairs: Vec::new() }
+        Self { octets: Vec::new(), count: 0 }
+    }
+
+    /// An empty list with room for so many octets.
+    #[must_use]
+    pub fn with_capacity(octets: usize) -> Self {
+        Self { octets: Vec::with_capacity(octets), count: 0 }
     }
 
     /// Adds a value. The name is lowered; a name that is there already gets one more value. An
@@ -52,23 +83,33 @@ impl Headers {
         if !valid_name || value.contains(&0) || value.len() > HEADER_VALUE {
             return Err(InvalidHeader);
         }
-        let name = name.to_ascii_lowercase();
-        let Some((_, held)) = self.pairs.iter_mut().find(|pair| pair.0 == name) else {
-            if self.pairs.len() == HEADER_PAIRS {
+        let held = self.pairs().find(|pair| pair.name.eq_ignore_ascii_case(name.as_bytes()));
+        if let Some(held) = held {
+            let joined = match (held.value, value) {
+                (_, []) => return Ok(()),
+                ([], value) => value.to_vec(),
+                (held, value) => [held, &[0], value].concat(),
+            };
+            if joined.len() > HEADER_VALUE {
                 return Err(InvalidHeader);
             }
-            self.pairs.push((name, value.to_vec()));
+            let at = held.start + 4 + held.name.len();
+            let (len_at, end) = (at..at + 4, held.end());
+            self.octets.splice(at + 4..end, joined.iter().copied());
+            self.octets[len_at].copy_from_slice(&word(joined.len()));
             return Ok(());
-        };
-        if held.is_empty() {
-            held.extend_from_slice(value);
-        } else if !value.is_empty() {
-            if held.len() + value.len() >= HEADER_VALUE {
-                return Err(InvalidHeader);
-            }
-            held.push(0);
-            held.extend_from_slice(value);
         }
+        if self.count == HEADER_PAIRS {
+            return Err(InvalidHeader);
+        }
+        if self.octets.is_empty() {
+            self.octets.extend_from_slice(&word(0));
+        }
+        self.octets.extend_from_slice(&word(name.len()));
+        self.octets.extend(name.bytes().map(|octet| octet.to_ascii_lowercase()));
+        self.octets.extend_from_slice(&word(value.len()));
+        self.octets.extend_from_slice(value);
+        self.set_count(self.count + 1);
         Ok(())
     }
 
@@ -80,107 +121,129 @@ impl Headers {
 
     /// All values of a name, given in lower case.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        let held = self.pairs.iter().find(|pair| pair.0 == name);
-        held.into_iter().flat_map(|pair| pair.1.split(|octet| *octet == 0))
+        let held = self.pairs().find(|pair| pair.name == name.as_bytes());
+        held.into_iter().flat_map(|pair| pair.value.split(|octet| *octet == 0))
     }
 
     /// Every name with every one of its values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.pairs.iter().flat_map(|(name, value)| {
-            value.split(|octet| *octet == 0).map(move |one| (name.as_str(), one))
+        self.pairs().flat_map(|pair| {
+            // Names are ASCII: push() and parse() let nothing else in.
+            let name = str::from_utf8(pair.name).unwrap_or_default();
+            pair.value.split(|octet| *octet == 0).map(move |value| (name, value))
         })
     }
 
     /// Removes a name with all its values and returns the first.
     pub fn remove(&mut self, name: &str) -> Option<Vec<u8>> {
-        let at = self.pairs.iter().position(|pair| pair.0 == name)?;
-        let mut value = self.pairs.remove(at).1;
-        if let Some(end) = value.iter().position(|octet| *octet == 0) {
-            value.truncate(end);
-        }
-        Some(value)
+        let pair = self.pairs().find(|pair| pair.name == name.as_bytes())?;
+        let first = pair.values().next().map(<[u8]>::to_vec);
+        let range = pair.start..pair.end();
+        self.octets.drain(range);
+        self.set_count(self.count - 1);
+        first
     }
 
     /// Number of different names.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.pairs.len()
+    pub const fn len(&self) -> usize {
+        self.count
     }
 
     /// Whether there are no names.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Octets of the list on the wire, before compression.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        4 + self.pairs.iter().map(|(name, value)| 8 + name.len() + value.len()).sum::<usize>()
+        self.encoded().len()
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        let mut put = |octets: &[u8]| {
-            let len = u32::try_from(octets.len()).unwrap_or(u32::MAX);
-            out.extend_from_slice(&len.to_be_bytes());
-            out.extend_from_slice(octets);
-        };
-        for (name, value) in &self.pairs {
-            put(name.as_bytes());
-            put(value);
-        }
+    fn encoded(&self) -> &[u8] {
+        if self.octets.is_empty() { &[0; 4] } else { &self.octets }
     }
 
-    /// Reads an inflated block with every rule of SPDY/3.1 2.6.10 and every limit.
-    fn parse(mut octets: &[u8]) -> Result<Self, StreamFault> {
-        let count = take_word(&mut octets)?;
+    fn set_count(&mut self, count: usize) {
+        self.count = count;
+        self.octets[..4].copy_from_slice(&word(count));
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
+        let mut start = 4;
+        std::iter::from_fn(move || {
+            let mut rest = self.octets.get(start..)?;
+            let name = split_text(&mut rest)?;
+            let value = split_text(&mut rest)?;
+            let pair = Pair { start, name, value };
+            start = pair.end();
+            Some(pair)
+        })
+    }
+
+    /// Takes an inflated block with every rule of SPDY/3.1 2.6.10 and every limit.
+    fn parse(octets: Vec<u8>) -> Result<Self, StreamFault> {
+        let count = Self::check(&octets)?;
+        Ok(Self { octets, count })
+    }
+
+    /// The number of pairs.
+    fn check(octets: &[u8]) -> Result<usize, StreamFault> {
+        let (count, mut rest) = octets.split_first_chunk().ok_or(StreamFault::HeaderMalformed)?;
+        let count = u32::from_be_bytes(*count) as usize;
         if count > HEADER_PAIRS {
             return Err(StreamFault::HeaderTooLarge);
         }
-        let mut pairs: Vec<(String, Vec<u8>)> = Vec::with_capacity(count);
+        let mut names: heapless::Vec<&[u8], HEADER_PAIRS> = heapless::Vec::new();
         for _ in 0..count {
-            let name = take_text(&mut octets, HEADER_NAME)?;
-            let value = take_text(&mut octets, HEADER_VALUE)?;
+            let name = take_text(&mut rest, HEADER_NAME)?;
+            let value = take_text(&mut rest, HEADER_VALUE)?;
             let lower = name.iter().all(|octet| octet.is_ascii() && !octet.is_ascii_uppercase());
             let joined =
-                value.is_empty() || value.split(|octet| *octet == 0).all(|v| !v.is_empty());
-            if name.is_empty() || name.contains(&0) || !lower || !joined {
+                !value.contains(&0) || value.split(|octet| *octet == 0).all(|v| !v.is_empty());
+            if name.is_empty() || name.contains(&0) || !lower || !joined || names.contains(&name) {
                 return Err(StreamFault::HeaderMalformed);
             }
-            let name = std::str::from_utf8(name).map_err(|_| StreamFault::HeaderMalformed)?;
-            if pairs.iter().any(|pair| pair.0 == name) {
-                return Err(StreamFault::HeaderMalformed);
-            }
-            pairs.push((name.to_owned(), value.to_vec()));
+            names.push(name).map_err(|_| StreamFault::HeaderTooLarge)?;
         }
-        if octets.is_empty() { Ok(Self { pairs }) } else { Err(StreamFault::HeaderMalformed) }
+        if rest.is_empty() { Ok(count) } else { Err(StreamFault::HeaderMalformed) }
     }
 }
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.encoded() == other.encoded()
+    }
+}
+
+impl Eq for Headers {}
 
 /// Names and sizes only: values may be secrets.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.pairs.iter().map(|(name, value)| (name, value.len()))).finish()
+        let shown = |pair: Pair<'_>| (pair.name.escape_ascii().to_string(), pair.value.len());
+        f.debug_map().entries(self.pairs().map(shown)).finish()
     }
 }
 
-fn take_word(octets: &mut &[u8]) -> Result<usize, StreamFault> {
-    let (word, rest) = octets.split_first_chunk().ok_or(StreamFault::HeaderMalformed)?;
+fn word(len: usize) -> [u8; 4] {
+    // Lists are bounded far below: HEADER_PAIRS, HEADER_NAME, HEADER_VALUE.
+    u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// A text with its length before it, if it is there whole.
+fn split_text<'a>(octets: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, rest) = octets.split_first_chunk()?;
+    let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
     *octets = rest;
-    Ok(u32::from_be_bytes(*word) as usize)
+    Some(text)
 }
 
 fn take_text<'a>(octets: &mut &'a [u8], limit: usize) -> Result<&'a [u8], StreamFault> {
-    let len = take_word(octets)?;
-    if len > octets.len() {
-        return Err(StreamFault::HeaderMalformed);
-    }
-    if len > limit {
-        return Err(StreamFault::HeaderTooLarge);
-    }
-    let (text, rest) = octets.split_at(len);
-    *octets = rest;
-    Ok(text)
+    let text = split_text(octets).ok_or(StreamFault::HeaderMalformed)?;
+    if text.len() > limit { Err(StreamFault::HeaderTooLarge) } else { Ok(text) }
 }
 
 /// The zlib header with FDICT and the dictionary's id: it starts a session's first block.
@@ -208,12 +271,7 @@ impl Encoder {
 
     /// The next header block of the session. Blocks must go on the wire in the order of the calls.
     pub fn encode(&mut self, headers: &Headers) -> Vec<u8> {
-        let plain_len = headers.encoded_len();
-        let mut plain = Vec::with_capacity(plain_len);
-        let count = u32::try_from(headers.len()).unwrap_or(u32::MAX);
-        plain.extend_from_slice(&count.to_be_bytes());
-        headers.encode(&mut plain);
-
+        let plain = headers.encoded();
         let mut block = Vec::with_capacity(plain.len() + 32);
         if !self.started {
             block.extend_from_slice(&ZLIB_HEADER);
@@ -273,7 +331,7 @@ impl Decoder {
             Context::Stored { started } => read_stored(block, started)?,
             Context::Inflate(inflater) => inflate(block, inflater)?,
         };
-        Headers::parse(&plain).map_err(BlockError::Stream)
+        Headers::parse(plain).map_err(BlockError::Stream)
     }
 }
 
@@ -395,6 +453,23 @@ mod tests {
     }
 
     #[test]
+    fn list_is_edited_in_place() {
+        let mut headers = sample();
+        headers.push("last", b"z").unwrap();
+        headers.push("set-cookie", b"c=3").unwrap();
+        headers.push("set-cookie", b"").unwrap();
+        assert_eq!(headers.get("last"), Some(b"z".as_slice()));
+        assert_eq!(headers.get_all("set-cookie").count(), 3);
+        assert_eq!(headers.remove("set-cookie"), Some(b"a=1".to_vec()));
+        assert_eq!(headers.remove("set-cookie"), None);
+        let left: Vec<_> = headers.iter().collect();
+        assert_eq!(left, [(":method", b"GET".as_slice()), ("last", b"z")]);
+        assert_eq!(headers.remove(":method"), Some(b"GET".to_vec()));
+        assert_eq!(headers.remove("last"), Some(b"z".to_vec()));
+        assert_eq!((headers.len(), headers), (0, Headers::new()));
+    }
+
+    #[test]
     fn first_stored_block_has_its_golden_octets() {
         let mut headers = Headers::new();
         headers.push("a", b"b").unwrap();
@@ -465,29 +540,25 @@ mod tests {
             &[(b"a\xff", b"v")],
         ];
         for pairs in cases {
-            assert_eq!(
-                Headers::parse(&list(pairs)),
-                Err(StreamFault::HeaderMalformed),
-                "{pairs:?}"
-            );
+            assert_eq!(Headers::parse(list(pairs)), Err(StreamFault::HeaderMalformed), "{pairs:?}");
         }
         let mut trailing = list(&[(b"a", b"b")]);
         trailing.push(0);
-        assert_eq!(Headers::parse(&trailing), Err(StreamFault::HeaderMalformed));
-        assert!(Headers::parse(&list(&[(b"a", b"")])).is_ok());
+        assert_eq!(Headers::parse(trailing), Err(StreamFault::HeaderMalformed));
+        assert!(Headers::parse(list(&[(b"a", b"")])).is_ok());
     }
 
     #[test]
     fn counts_and_lengths_beyond_the_block_are_refused_before_allocating() {
         for lie in [[0xff; 4], [0, 0, 1, 0]] {
-            assert!(Headers::parse(&lie).is_err());
+            assert!(Headers::parse(lie.to_vec()).is_err());
         }
         let long_name = vec![b'n'; HEADER_NAME + 1];
         let too_long = list(&[(&long_name, b"v")]);
-        assert_eq!(Headers::parse(&too_long), Err(StreamFault::HeaderTooLarge));
+        assert_eq!(Headers::parse(too_long), Err(StreamFault::HeaderTooLarge));
         let pair: (&[u8], &[u8]) = (b"a", b"b");
         let too_many = list(&vec![pair; HEADER_PAIRS + 1]);
-        assert_eq!(Headers::parse(&too_many), Err(StreamFault::HeaderTooLarge));
+        assert_eq!(Headers::parse(too_many), Err(StreamFault::HeaderTooLarge));
     }
 
     #[test]

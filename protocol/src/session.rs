@@ -541,6 +541,18 @@ impl Session {
         self.table.get(key).map_or(Some(StreamError::State), |stream| stream.failure)
     }
 
+    /// Octets that wait for the transport.
+    #[must_use]
+    pub fn output_len(&self) -> usize {
+        self.output.waiting().len()
+    }
+
+    /// Whether DATA and heads find no room until the transport took something.
+    #[must_use]
+    pub fn is_output_full(&self) -> bool {
+        self.output.data_room() < Self::SLIVER
+    }
+
     /// Credit of a stream, or of the session for `None`, in octets: what we may send, and what the
     /// peer may send. Below zero after an overrun or a lowered initial window.
     #[must_use]

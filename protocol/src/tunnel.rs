@@ -8,22 +8,25 @@
 //! Stream <--poll_read_chunk-- Session (inbox)  <----receive------ Driver <-- io
 //! ```
 
+mod driver;
+mod stream;
+
 use std::{
-    cell::Cell,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use async_io::Timer;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 
+pub use self::{driver::Driver, stream::Stream};
+
 use crate::{
-    error::{Error, StreamError, StreamFault},
-    frame::{Reason, Status},
+    frame::Reason,
     head::{RequestHead, ResponseHead},
     headers::Headers,
     session::{Config, Counters, Event, Key, OpenRefused, Profile, Session},
@@ -54,9 +57,9 @@ impl std::error::Error for OpenError {}
 
 /// Starts a session over `io`; `received` came behind the handshake and belongs to it.
 #[must_use]
-pub fn tunnel<I>(io: I, config: Config, received: Vec<u8>) -> (Tunnel, Incoming, Driver<I>)
+pub fn tunnel<I>(io: I, config: Config, received: Vec<u8>) -> (Tunnel, Incoming, Driver)
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let open_wait = config.timings.open_wait;
     let grace = config.timings.ping_answer;
@@ -68,19 +71,13 @@ where
             acceptor: None,
             openers: Vec::new(),
             streams: Vec::new(),
+            unflushed: false,
+            flushes: 0,
+            broken: None,
         }),
+        io: Mutex::new(Some(Box::new(io))),
     });
-    let driver = Driver {
-        io,
-        shared: Arc::clone(&shared),
-        received,
-        unflushed: false,
-        timer: Timer::never(),
-        armed: None,
-        broken: false,
-        ending: false,
-        grace,
-    };
+    let driver = Driver::new(Arc::clone(&shared), received, grace);
     (Tunnel { shared: Arc::clone(&shared) }, Incoming { shared }, driver)
 }
 
@@ -219,425 +216,52 @@ impl Incoming {
     }
 }
 
-/// Moves the octets of one tunnel. It must be polled until it ends; dropping it ends the session
-/// as if the transport had failed.
-#[derive(Debug)]
-pub struct Driver<I> {
-    io: I,
-    shared: Arc<Shared>,
-    /// Octets that came behind the handshake.
-    received: Vec<u8>,
-    /// The transport may hold octets that it has not passed on.
-    unflushed: bool,
-    timer: Timer,
-    armed: Option<Instant>,
-    /// The transport is dead.
-    broken: bool,
-    /// The session ended and the time for its last frames runs.
-    ending: bool,
-    /// Time for the last frames of an ended session.
-    grace: Duration,
-}
+/// What a tunnel runs over.
+trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
 
-/// Octets that one read of the driver takes at most; what one poll brings a stream is handed on as
-/// one piece.
-const RECEIVE: usize = 65_536;
+impl<I: AsyncRead + AsyncWrite + Unpin + Send> Transport for I {}
 
-thread_local! {
-    /// The receive buffer of this thread's drivers: an idle tunnel holds none.
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
-    /// `Ok`: the session ended by agreement.
-    type Output = Result<(), Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        {
-            let mut state = this.shared.lock();
-            match &mut state.driver {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-        }
-        let more = this.poll_receive(cx);
-        this.poll_transmit(cx);
-        if this.shared.lock().session.is_closed() {
-            return this.poll_end(cx);
-        }
-        this.poll_timer(cx);
-        if this.shared.lock().session.is_closed() {
-            return this.poll_end(cx);
-        }
-        if more {
-            // Let the streams have what was read before more is.
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
-}
-
-impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
-    /// Reads what there is, up to one buffer; true if there may be more.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.received.is_empty() {
-            let received = std::mem::take(&mut self.received);
-            self.receive(&received);
-        }
-        let mut buffer = BUFFER.take();
-        buffer.resize(RECEIVE, 0);
-        let mut filled = 0;
-        let more = loop {
-            if filled == buffer.len() {
-                break true;
-            }
-            match Pin::new(&mut self.io).poll_read(cx, &mut buffer[filled..]) {
-                Poll::Ready(Ok(0)) => {
-                    self.receive(&buffer[..filled]);
-                    filled = 0;
-                    self.transport_ended(io::ErrorKind::UnexpectedEof);
-                    break false;
-                }
-                Poll::Ready(Ok(count)) => filled += count,
-                Poll::Ready(Err(error)) => {
-                    self.receive(&buffer[..filled]);
-                    filled = 0;
-                    self.transport_ended(error.kind());
-                    break false;
-                }
-                Poll::Pending => break false,
-            }
-        };
-        self.receive(&buffer[..filled]);
-        BUFFER.set(buffer);
-        more
-    }
-
-    fn receive(&self, octets: &[u8]) {
-        if !octets.is_empty() {
-            let mut state = self.shared.lock();
-            // The session keeps its error; poll_end() hands it on.
-            let _ = state.session.receive(octets, now());
-            state.pump_without_driver();
-        }
-    }
-
-    fn transport_ended(&mut self, kind: io::ErrorKind) {
-        self.broken = true;
-        let mut state = self.shared.lock();
-        state.session.transport_ended(kind);
-        state.pump_without_driver();
-    }
-
-    /// Writes until there is nothing left or the transport takes no more.
-    fn poll_transmit(&mut self, cx: &mut Context<'_>) {
-        let mut failed = None;
-        {
-            let mut state = self.shared.lock();
-            loop {
-                let octets = state.session.poll_transmit(now());
-                if octets.is_empty() {
-                    break;
-                }
-                match Pin::new(&mut self.io).poll_write(cx, octets) {
-                    Poll::Ready(Ok(0)) => {
-                        failed = Some(io::ErrorKind::WriteZero);
-                        break;
-                    }
-                    Poll::Ready(Ok(count)) => {
-                        self.unflushed = true;
-                        state.session.transmitted(count);
-                    }
-                    Poll::Ready(Err(error)) => {
-                        failed = Some(error.kind());
-                        break;
-                    }
-                    Poll::Pending => break,
-                }
-            }
-            state.pump_without_driver();
-        }
-        if self.unflushed && failed.is_none() {
-            match Pin::new(&mut self.io).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => failed = Some(error.kind()),
-                Poll::Pending => {}
-            }
-        }
-        if let Some(kind) = failed {
-            self.transport_ended(kind);
-        }
-    }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>) {
-        loop {
-            let Some(deadline) = self.shared.lock().session.poll_timeout() else { return };
-            // Deadlines mostly move on: the timer stays as it is unless it would fire too late.
-            if self.armed.is_none_or(|armed| deadline < armed) {
-                self.timer.set_at(deadline);
-                self.armed = Some(deadline);
-            }
-            if Pin::new(&mut self.timer).poll(cx).is_pending() {
-                return;
-            }
-            self.armed = None;
-            {
-                let mut state = self.shared.lock();
-                state.session.handle_timeout(now());
-                state.pump_without_driver();
-            }
-            self.poll_transmit(cx);
-        }
-    }
-
-    /// The session has ended: its last frames go out, then the transport is closed. Both have
-    /// `grace`, no more.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let (error, waits) = {
-            let state = self.shared.lock();
-            (state.session.error().cloned(), state.session.wants_transmit())
-        };
-        let result = error.map_or(Ok(()), Err);
-        // There is nobody to say goodbye to behind a dead transport.
-        if !self.broken && result != Err(Error::Silent) {
-            if !std::mem::replace(&mut self.ending, true) {
-                self.timer.set_after(self.grace);
-            }
-            let closed = !waits && Pin::new(&mut self.io).poll_close(cx).is_ready();
-            if !closed && Pin::new(&mut self.timer).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(result)
-    }
-}
-
-impl<I> Drop for Driver<I> {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.session.transport_ended(io::ErrorKind::ConnectionAborted);
-        state.driver = None;
-        state.pump();
-    }
-}
-
-/// One stream. Methods take `&self`: one task may read while another writes and a third watches.
-/// Dropping it resets the stream (CANCEL) unless both directions are finished.
-///
-/// Every method is cancel safe: a future or poll that is given up has taken nothing.
-#[derive(Debug)]
-pub struct Stream {
-    shared: Arc<Shared>,
-    key: Key,
-}
-
-impl Stream {
-    /// Id of the stream in its session.
-    #[must_use]
-    pub const fn id(&self) -> u32 {
-        self.key.id.value()
-    }
-
-    /// Waits for the reply (client side), once.
-    ///
-    /// # Errors
-    /// [`StreamError`]. A reply without a proper `:status` resets the stream (SPDY/3.1 3.2.2).
-    pub async fn response(&self) -> Result<ResponseHead, StreamError> {
-        let headers = poll_fn(|cx| {
-            let mut state = self.shared.lock();
-            let polled = state.session.take_head(self.key);
-            if polled.is_pending() {
-                state.wakers(self.key).read = Some(cx.waker().clone());
-            }
-            polled
-        })
-        .await?;
-        ResponseHead::from_headers(headers).map_err(|_| {
-            self.reset(Status::ProtocolError);
-            StreamError::Violation(StreamFault::ReplyHead)
-        })
-    }
-
-    /// Sends the reply (server side); `end`: no body follows.
-    ///
-    /// # Errors
-    /// [`StreamError`]; [`StreamError::State`] for a head that cannot be carried.
-    pub async fn reply(&self, head: &ResponseHead, end: bool) -> Result<(), StreamError> {
-        let headers = head.to_headers().map_err(|_| StreamError::State)?;
-        poll_fn(|cx| {
-            let mut state = self.shared.lock();
-            let polled = state.session.reply(self.key, &headers, end);
-            state.parked(self.key, cx, polled)
-        })
-        .await
-    }
-
-    /// What has arrived, as it lies, in pieces of at most 64 KiB; `None` at the peer's FIN.
-    ///
-    /// # Errors
-    /// [`StreamError`].
-    pub fn poll_read_chunk(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Vec<u8>>, StreamError>> {
-        let mut state = self.shared.lock();
-        let polled = state.session.take_chunk(self.key, now());
-        state.read(self.key, cx, polled)
-    }
-
-    /// Room for one DATA frame of at most `max` octets: `fill` writes into it, in place, and counts.
-    /// 0 or an error sends nothing and is handed back. With `end`, the frame carries FIN if `fill`
-    /// wrote all of `max`. `fill` must not block.
-    ///
-    /// # Errors
-    /// Those of `fill`, and [`StreamError`] as an [`io::Error`].
-    pub fn poll_write_with<F>(
-        &self,
-        cx: &mut Context<'_>,
-        max: usize,
-        end: bool,
-        fill: F,
-    ) -> Poll<io::Result<usize>>
-    where
-        F: FnOnce(&mut [u8]) -> io::Result<usize>,
-    {
-        let mut state = self.shared.lock();
-        let polled = state.session.write_with(self.key, max, end, fill);
-        state.parked(self.key, cx, polled)
-    }
-
-    /// Copies octets in; otherwise as [`Stream::poll_write_with`].
-    ///
-    /// # Errors
-    /// [`StreamError`].
-    pub fn poll_write(
-        &self,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-        end: bool,
-    ) -> Poll<io::Result<usize>> {
-        if octets.is_empty() {
-            let finished = if end { ready!(self.poll_finish(cx)) } else { Ok(()) };
-            return Poll::Ready(finished.map(|()| 0).map_err(Into::into));
-        }
-        self.poll_write_with(cx, octets.len(), end, |room| {
-            room.copy_from_slice(&octets[..room.len()]);
-            Ok(room.len())
-        })
-    }
-
-    /// Sends FIN, unless it was sent.
-    ///
-    /// # Errors
-    /// [`StreamError`].
-    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        let mut state = self.shared.lock();
-        let polled = state.session.finish(self.key);
-        state.parked(self.key, cx, polled)
-    }
-
-    /// Ready when the stream has failed: reset by the peer, or its session ended.
-    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        let mut state = self.shared.lock();
-        if let Some(error) = state.session.failure(self.key) {
-            return Poll::Ready(error);
-        }
-        state.wakers(self.key).watch = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    /// RST_STREAM now, unless the stream has ended.
-    pub fn reset(&self, status: Status) {
-        let mut state = self.shared.lock();
-        state.session.reset(self.key, status);
-        state.pump();
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        *state.wakers(self.key) = Wakers::default();
-        state.session.release(self.key);
-        state.pump();
-        if state.session.counters().streams_now == 0 {
-            state.streams = Vec::new();
-        }
-    }
-}
-
-impl AsyncRead for &Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut state = self.shared.lock();
-        let polled = state.session.read(self.key, buf, now());
-        state.read(self.key, cx, polled).map_err(Into::into)
-    }
-}
-
-impl AsyncWrite for &Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Stream::poll_write(&self, cx, buf, false)
-    }
-
-    /// What is written is on its way already; there is nothing to flush.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// FIN.
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_finish(cx).map_err(Into::into)
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Stream::poll_write(&self, cx, buf, false)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self).poll_flush(cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self).poll_close(cx)
-    }
-}
-
-/// What the driver and the handles of one tunnel share.
-#[derive(Debug)]
+/// What the driver and the handles of one tunnel share. Where both locks are held, `state` was
+/// taken first.
 struct Shared {
     open_wait: Duration,
     state: Mutex<State>,
+    /// `None` after the driver.
+    io: Mutex<Option<Box<dyn Transport>>>,
 }
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Octets of output from which on a finished answer is written at once, and not by the driver
+/// behind all other tasks.
+const FLUSH: usize = 16_384;
+/// Writes between two polls of the driver that streams do themselves: it must read, too.
+const FLUSHES: u32 = 4;
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere is a bug that was reported there; the session itself stays sound.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_io(&self) -> MutexGuard<'_, Option<Box<dyn Transport>>> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes on the spot what a stream has filled the output with, which saves the way through
+    /// the driver; that goes on where this leaves off.
+    fn flush(&self, state: &mut State) {
+        let Some(driver) = state.driver.clone().filter(|_| state.flushes < FLUSHES) else { return };
+        // Busy: the driver of another thread reads.
+        let Ok(mut io) = self.io.try_lock() else { return };
+        if let Some(io) = io.as_mut() {
+            state.flushes += 1;
+            state.transmit(io, &mut Context::from_waker(&driver));
+        }
     }
 }
 
@@ -649,6 +273,12 @@ struct State {
     openers: Vec<Waker>,
     /// By slot of the session's table.
     streams: Vec<Wakers>,
+    /// The transport may hold octets that it has not passed on.
+    unflushed: bool,
+    /// Writes of streams since the driver was polled.
+    flushes: u32,
+    /// The transport is dead.
+    broken: Option<io::ErrorKind>,
 }
 
 /// Who waits for a stream.
@@ -660,6 +290,47 @@ struct Wakers {
 }
 
 impl State {
+    fn transport_ended(&mut self, kind: io::ErrorKind) {
+        self.broken = Some(kind);
+        self.session.transport_ended(kind);
+    }
+
+    /// Writes until there is nothing left or the transport takes no more; `cx` is the driver's.
+    fn transmit(&mut self, io: &mut Box<dyn Transport>, cx: &mut Context<'_>) {
+        let mut failed = None;
+        loop {
+            let octets = self.session.poll_transmit(now());
+            if octets.is_empty() {
+                break;
+            }
+            match Pin::new(&mut **io).poll_write(cx, octets) {
+                Poll::Ready(Ok(0)) => {
+                    failed = Some(io::ErrorKind::WriteZero);
+                    break;
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.unflushed = true;
+                    self.session.transmitted(count);
+                }
+                Poll::Ready(Err(error)) => {
+                    failed = Some(error.kind());
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.unflushed && failed.is_none() {
+            match Pin::new(&mut **io).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => failed = Some(error.kind()),
+                Poll::Pending => {}
+            }
+        }
+        if let Some(kind) = failed {
+            self.transport_ended(kind);
+        }
+    }
+
     /// After a command: hands on events, and wakes the driver if there is something to send.
     fn pump(&mut self) {
         self.pump_without_driver();
@@ -727,6 +398,7 @@ fn wake(waker: &mut Option<Waker>) {
 }
 
 /// The one place below the programs that reads a clock.
+#[expect(clippy::disallowed_methods, reason = "this is the driver")]
 fn now() -> Instant {
     Instant::now()
 }

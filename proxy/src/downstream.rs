@@ -16,10 +16,10 @@ use std::{
 };
 
 use async_io::{Async, Timer};
-use async_rustls::TlsAcceptor;
 use futures_lite::{AsyncRead, AsyncWrite, future};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use rustls::ServerConfig;
 
 use crate::{
     admin,
@@ -27,6 +27,7 @@ use crate::{
     relay::{self, Body, Visit},
     socket::{Socket, VisitorIo},
     stop::Phase,
+    tls::TlsStream,
     watch::Wait,
     worker::Worker,
 };
@@ -34,18 +35,11 @@ use crate::{
 /// ALPN names of the HTTP port.
 pub(crate) const ALPN: [&[u8]; 1] = [b"http/1.1"];
 
-/// Pause after a failed accept: the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long, and how much, we read from a visitor who still sends a body that nobody wants. A
-/// close with unread octets is an RST, which can overtake and destroy our answer.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_OCTETS: usize = 4 << 20;
-
 /// Accepts visitors until the server is told to stop.
 pub(crate) async fn accept(
     worker: Rc<Worker>,
     listener: Arc<Async<TcpListener>>,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
 ) {
     let shared = Arc::clone(&worker.shared);
     let server = Rc::new(builder(shared.settings.bounds.buffer));
@@ -58,7 +52,7 @@ pub(crate) async fn accept(
                     let pass = shared.connections.enter().await;
                     shared.accepted.fetch_add(1, Relaxed);
                     let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
-                    worker.spawn(serve(owner, server, stream, peer, acceptor.clone(), pass));
+                    worker.spawn(serve(owner, server, stream, peer, tls.clone(), pass));
                 }
                 Err(error) => {
                     shared.settings.log.warn(format_args!("accept=failed port=http {error}"));
@@ -87,28 +81,32 @@ async fn serve(
     server: Rc<http1::Builder>,
     stream: Async<TcpStream>,
     peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     pass: Pass,
 ) {
-    // It fails only on a connection that is no more.
+    // These fail only on a connection that is no more.
     let Ok(socket) = Socket::new(stream) else { return };
+    if socket.probe().is_err() {
+        return;
+    }
     let visit = Rc::new(Visit {
         watch: worker.watches.add(worker.limits),
         peer,
-        is_secure: acceptor.is_some(),
+        is_secure: tls.is_some(),
         must_reset: Cell::new(false),
         has_unread: Cell::new(false),
         _pass: pass,
         worker,
     });
-    match acceptor {
+    match tls {
         None => speak(&visit, &server, &socket, socket.clone()).await,
-        Some(acceptor) => {
+        Some(tls) => {
             let limit = visit.shared().settings.timings.head;
-            let shaken = future::or(async { acceptor.accept(socket.clone()).await.ok() }, async {
-                Timer::after(limit).await;
-                None
-            });
+            let shaken =
+                future::or(async { TlsStream::accept(tls, socket.clone()).await.ok() }, async {
+                    Timer::after(limit).await;
+                    None
+                });
             if let Some(stream) = shaken.await {
                 speak(&visit, &server, &socket, stream).await;
             }
@@ -127,6 +125,7 @@ where
         let mut connection = pin!(server.serve_connection(io, service).with_upgrades());
         let mut is_registered = false;
         let mut is_closing = false;
+        let mut resets = false;
         poll_fn(|cx| {
             if !is_registered {
                 visit.watch.register(cx.waker());
@@ -139,6 +138,11 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(Some));
             }
+            if visit.must_reset.get() != resets {
+                resets = !resets;
+                // Now and not in the end: if this process is killed, the kernel closes.
+                socket.reset_on_close(resets);
+            }
             match visit.watch.expired() {
                 // The exchange itself answers for its agent.
                 None | Some(Wait::Agent | Wait::Nothing) => Poll::Pending,
@@ -147,25 +151,34 @@ where
         })
         .await
     };
-    let log = visit.shared().settings.log;
+    if ended.is_ok() {
+        socket.reset_on_close(false);
+    }
     match ended {
-        Ok(()) if visit.has_unread.get() => {
-            socket.finish();
-            let too_long = async {
-                Timer::after(LINGER).await;
-            };
-            future::or(socket.discard(LINGER_OCTETS), too_long).await;
-        }
+        Ok(()) if visit.has_unread.get() => linger(socket).await,
         Ok(()) => {}
         Err(error) => {
-            if visit.must_reset.get() {
-                socket.reset_on_close();
+            socket.reset_on_close(visit.must_reset.get());
+            if !visit.must_reset.get() && error.as_ref().is_some_and(hyper::Error::is_parse) {
+                // hyper has said what is wrong; there may be more of the same behind it.
+                linger(socket).await;
             }
             // Whatever is wrong with the agent's side was logged there; visitors come and go.
             let cause = error.map_or_else(|| "deadline".to_owned(), |error| error.to_string());
+            let log = visit.shared().settings.log;
             log.debug(format_args!("visitor=gone peer={} cause={cause:?}", visit.peer));
         }
     }
+}
+
+/// Ends a connection on which a visitor may still be sending what nobody wants. A close with
+/// unread octets is an RST, which can overtake and destroy our answer.
+async fn linger(socket: &Socket) {
+    socket.finish();
+    let too_long = async {
+        Timer::after(LINGER).await;
+    };
+    future::or(socket.discard(LINGER_OCTETS), too_long).await;
 }
 
 async fn answer(
@@ -179,5 +192,10 @@ async fn answer(
     })
 }
 
+/// Pause after a failed accept: the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long, and how much, we read from a visitor who still sends what nobody wants.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_OCTETS: usize = 4 << 20;
 /// The least that hyper takes.
 const BUFFER_MIN: usize = 8_192;

@@ -1,7 +1,7 @@
 //! Which origin a request is for, and the tunnel that leads there.
 //!
 //! It owns the table of origins and their counters. It does not own the credentials
-//! ([`crate::state`]) nor the tunnels' I/O ([`crate::upstream`]).
+//! ([`crate::state`]) nor the tunnels' I/O (`crate::upstream`).
 
 use std::{
     collections::HashMap,
@@ -310,3 +310,114 @@ impl Label {
 
 /// Octets of a DNS label.
 const LABEL_MAX: usize = 63;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_lite::io::Cursor;
+    use spdy_protocol::{
+        budget::Budget,
+        session::{Config, Profile, Side},
+        tunnel::tunnel,
+    };
+
+    use super::*;
+
+    fn upstream(registry: &Registry, origin: &str, epoch: u64) -> Arc<Upstream> {
+        let config = Config::new(Side::Client, Profile::Ours, Arc::new(Budget::new(1 << 20)));
+        let (tunnel, _, driver) = tunnel(Cursor::new(Vec::new()), config, Vec::new());
+        // Dropping the driver would end the session; the table does not care, these tests do.
+        std::mem::forget(driver);
+        Arc::new(Upstream {
+            id: registry.next_id(),
+            origin: origin.to_owned(),
+            tunnel,
+            features: Features::OURS,
+            software: String::new(),
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            since: SystemTime::UNIX_EPOCH,
+            run: (epoch > 0).then_some(Run { instance: [1; 16], run: [2; 8], epoch }),
+            totals: Totals::default(),
+        })
+    }
+
+    /// The id of the tunnel that a host leads to, or why there is none.
+    fn route(registry: &Registry, host: &str) -> Result<u64, &'static str> {
+        match registry.route(host) {
+            Route::Tunnel(upstream) => Ok(upstream.id),
+            Route::Away(None) => Err("never"),
+            Route::Away(Some(_)) => Err("away"),
+            Route::Unknown => Err("unknown"),
+        }
+    }
+
+    #[test]
+    fn hosts_lead_to_the_origin_of_their_first_label() {
+        let registry = Registry::new();
+        let (one, two) = (upstream(&registry, "nas1", 1), upstream(&registry, "nas2", 1));
+        registry.insert(Arc::clone(&one)).unwrap();
+        registry.insert(Arc::clone(&two)).unwrap();
+        for host in ["nas1", "NAS1:1443", "nas1.example.com", "Nas1.example.com:80", "nas1."] {
+            assert_eq!(route(&registry, host), Ok(one.id), "{host}");
+        }
+        assert_eq!(route(&registry, "nas2.local"), Ok(two.id));
+        for host in ["", "example.com", "127.0.0.1:1443", "[::1]:1443", "nas1x", &"x".repeat(300)] {
+            assert_eq!(route(&registry, host), Err("unknown"), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_only_origin_answers_for_every_host_that_is_no_other_ones() {
+        let registry = Registry::new();
+        assert_eq!(route(&registry, "localhost"), Err("never"));
+        registry.set_paired(["nas1".to_owned()]);
+        assert_eq!(route(&registry, "localhost"), Err("never"));
+        let one = upstream(&registry, "nas1", 1);
+        registry.insert(Arc::clone(&one)).unwrap();
+        assert_eq!(route(&registry, "localhost:1443"), Ok(one.id));
+        registry.set_paired(["nas1".to_owned(), "nas2".to_owned()]);
+        assert_eq!(route(&registry, "localhost"), Ok(one.id));
+        assert_eq!(route(&registry, "nas2"), Err("never"));
+        registry.remove(&one);
+        assert_eq!(route(&registry, "nas1"), Err("away"));
+        assert_eq!(route(&registry, "localhost"), Err("unknown"));
+        assert_eq!(registry.away().len(), 2);
+        registry.set_paired(["nas2".to_owned()]);
+        assert_eq!(route(&registry, "nas1"), Err("never"));
+    }
+
+    #[test]
+    fn a_name_of_digits_is_a_name_and_an_address_is_none() {
+        let registry = Registry::new();
+        let (one, two) = (upstream(&registry, "127", 1), upstream(&registry, "nas2", 1));
+        registry.insert(Arc::clone(&one)).unwrap();
+        registry.insert(two).unwrap();
+        assert_eq!(route(&registry, "127"), Ok(one.id));
+        assert_eq!(route(&registry, "127.0.0.1"), Err("unknown"));
+        assert_eq!(route(&registry, "127.0.0.1:1443"), Err("unknown"));
+    }
+
+    #[test]
+    fn the_newest_tunnel_wins_and_a_late_end_of_the_old_one_changes_nothing() {
+        let registry = Registry::new();
+        let (old, new) = (upstream(&registry, "nas1", 1), upstream(&registry, "nas1", 2));
+        registry.insert(Arc::clone(&old)).unwrap();
+        registry.insert(Arc::clone(&new)).unwrap();
+        assert!(!old.tunnel.is_open());
+        assert_eq!(registry.insert(upstream(&registry, "nas1", 1)), Err(Stale));
+        registry.remove(&old);
+        assert_eq!(route(&registry, "nas1"), Ok(new.id));
+        // Another process of the same box, whatever its count.
+        let mut other = Arc::into_inner(upstream(&registry, "nas1", 1)).unwrap();
+        other.run = Some(Run { instance: [1; 16], run: [3; 8], epoch: 1 });
+        registry.insert(Arc::new(other)).unwrap();
+        assert!(!new.tunnel.is_open());
+        // Nameless agents have no order but that of their coming.
+        let nameless = upstream(&registry, "nas1", 0);
+        registry.insert(Arc::clone(&nameless)).unwrap();
+        assert_eq!(route(&registry, "nas1"), Ok(nameless.id));
+        registry.remove(&nameless);
+        assert_eq!(registry.upstreams().len(), 0);
+    }
+}

@@ -20,7 +20,9 @@ use std::{
     task::Poll,
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use spdy_protocol::{
     head::ResponseHead,
@@ -54,33 +56,45 @@ pub(crate) struct Visit {
     pub(crate) _pass: Pass,
 }
 
-/// A request whose head is checked.
+/// A request under way.
 struct Asked {
     parts: Parts,
-    head: spdy_protocol::head::RequestHead,
     upload: Option<Upload<Incoming>>,
     on_upgrade: Option<OnUpgrade>,
     request_id: String,
+    /// Tick of the worker at which it came.
+    begun: u32,
+    /// The tunnel that was asked last.
+    upstream: Option<Arc<Upstream>>,
 }
 
 impl Visit {
     pub(crate) fn shared(&self) -> &Shared {
         &self.worker.shared
     }
+
+    /// Whole seconds since `begun`, a tick of this worker.
+    fn seconds_since(&self, begun: u32) -> u64 {
+        let ticks = self.worker.watches.now().wrapping_sub(begun);
+        (self.worker.watches.tick() * ticks).as_secs()
+    }
 }
 
 /// Serves one request. Dropping the future resets the stream.
 pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let request_id = visit.shared().request_id();
-    let on_upgrade = parts.extensions.remove::<OnUpgrade>();
-    let upload = Upload::new(body);
-    let has_body = upload.is_some();
-    let mut response = match ask(parts, upload, on_upgrade, request_id.clone(), visit) {
-        Ok(asked) => forward(visit, asked).await,
-        Err(failure) => Err(failure),
-    }
-    .unwrap_or_else(|failure| refuse(visit, &failure, &request_id, has_body));
+    let mut asked = Asked {
+        on_upgrade: parts.extensions.remove::<OnUpgrade>(),
+        parts,
+        upload: Upload::new(body),
+        request_id: visit.shared().request_id(),
+        begun: visit.worker.watches.now(),
+        upstream: None,
+    };
+    let mut response = match forward(visit, &mut asked).await {
+        Ok(response) => response,
+        Err(failure) => refuse(visit, &asked, &failure),
+    };
     if visit.watch.is_closing() {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
@@ -88,47 +102,49 @@ pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> R
     response
 }
 
-fn ask(
-    parts: Parts,
-    upload: Option<Upload<Incoming>>,
-    on_upgrade: Option<OnUpgrade>,
-    request_id: String,
-    visit: &Visit,
-) -> Result<Asked, Failure> {
+async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>, Failure> {
     let client =
         head::Client { address: visit.peer.ip().to_canonical(), is_secure: visit.is_secure };
-    let head = head::request(&parts, head::host(&parts)?, client, &request_id)?;
-    Ok(Asked { parts, head, upload, on_upgrade, request_id })
-}
-
-async fn forward(visit: &Rc<Visit>, mut asked: Asked) -> Result<Response<Body>, Failure> {
-    let path = asked.parts.uri.path();
-    let priority = priority::priority(&asked.parts.headers, path);
+    let host = head::host(&asked.parts)?;
+    let mut head = head::request(&asked.parts, host, client, &asked.request_id)?;
+    let priority = priority::priority(&asked.parts.headers, asked.parts.uri.path());
     // A request that its agent did not begin may go to the tunnel that has replaced that one.
     let mut attempts = ATTEMPTS;
-    let (upstream, stream, reply) = loop {
+    loop {
         attempts -= 1;
-        let upstream = match visit.shared().registry.route(&asked.head.host) {
+        let upstream = match visit.shared().registry.route(&head.host) {
             Route::Tunnel(upstream) => upstream,
             Route::Away(since) => return Err(Failure::Away(since)),
             Route::Unknown => return Err(Failure::Unknown),
         };
-        asked.head.upgrade = asked.upgrade(&upstream);
-        let is_whole = asked.upload.is_none() && asked.head.upgrade.is_none();
-        let stream = match upstream.tunnel.open(&asked.head, priority, is_whole).await {
+        asked.upstream = Some(Arc::clone(&upstream));
+        head.upgrade = asked.upgrade(&upstream);
+        let is_whole = asked.upload.is_none() && head.upgrade.is_none();
+        let stream = match upstream.tunnel.open(&head, priority, is_whole).await {
             Ok(stream) => stream,
             Err(OpenError::Closed) if attempts > 0 => continue,
             Err(error) => return Err(error.into()),
         };
         match reply(visit, &stream, &mut asked.upload).await {
-            Ok(reply) => break (upstream, stream, reply),
+            Ok(reply) => {
+                upstream.totals.count(reply.status);
+                let begun = Begun { upstream, stream, reply, upgrade: head.upgrade };
+                return respond(visit, asked, begun);
+            }
             Err(Failure::Refused)
                 if attempts > 0 && asked.upload.as_ref().is_none_or(Upload::is_untouched) => {}
             Err(failure) => return Err(failure),
         }
-    };
-    upstream.totals.count(reply.status);
-    respond(visit, asked, upstream, stream, &reply)
+    }
+}
+
+/// A response whose head is here.
+struct Begun {
+    upstream: Arc<Upstream>,
+    stream: Stream,
+    reply: ResponseHead,
+    /// The protocol that the request asked to change to.
+    upgrade: Option<String>,
 }
 
 impl Asked {
@@ -171,63 +187,41 @@ async fn reply(
     reply
 }
 
-fn respond(
-    visit: &Rc<Visit>,
-    asked: Asked,
-    upstream: Arc<Upstream>,
-    stream: Stream,
-    reply: &ResponseHead,
-) -> Result<Response<Body>, Failure> {
-    let Asked { parts, head, mut upload, on_upgrade, request_id } = asked;
-    let (status, headers) = head::response(reply)?;
+fn respond(visit: &Rc<Visit>, asked: &mut Asked, begun: Begun) -> Result<Response<Body>, Failure> {
+    let Begun { upstream, stream, reply, upgrade } = begun;
+    let (status, headers) = head::response(&reply)?;
     if status.is_informational() {
         let (StatusCode::SWITCHING_PROTOCOLS, Some(protocol), Some(on_upgrade)) =
-            (status, head.upgrade, on_upgrade)
+            (status, upgrade, asked.on_upgrade.take())
         else {
             return Err(Failure::Violation("an upgrade that nobody asked for"));
         };
-        let mut response = Response::new(Body::text("", visit));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        let protocol = HeaderValue::try_from(protocol);
-        let protocol = protocol.map_err(|_| Failure::Violation("a protocol without a name"))?;
-        response.headers_mut().insert(header::UPGRADE, protocol);
-        let held = Rc::clone(visit);
-        visit.worker.spawn(async move {
-            upgrade::join(on_upgrade, stream).await;
-            // The connection keeps its place among the connections until here.
-            drop(held);
-        });
-        return Ok(response);
+        return switch(visit, headers, &protocol, on_upgrade, stream);
     }
-    let is_empty = parts.method == Method::HEAD
+    let is_empty = asked.parts.method == Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let length = if is_empty { None } else { head::content_length(&reply.headers)? };
-    if head.upgrade.is_some() {
+    if upgrade.is_some() {
         // The stream was left open for the other protocol, which the agent declined.
         finish(&stream);
     }
+    let mut upload = asked.upload.take();
     let is_early = upload.is_some();
     if is_early && status.as_u16() >= 400 {
         // Nobody wants the rest of the body.
         upload = None;
     }
-    visit.must_reset.set(parts.version < Version::HTTP_11 && length.is_none() && !is_empty);
-    if visit.shared().settings.trace {
-        visit.shared().settings.log.write(
-            Level::Info,
-            format_args!(
-                "exchange=begun origin={} tunnel={} stream={} id={request_id} method={} status={}",
-                upstream.origin,
-                upstream.id,
-                stream.id(),
-                parts.method,
-                status.as_u16(),
-            ),
-        );
-    }
-    let source = body::Source { stream, upload, length, is_empty, upstream, request_id };
+    let is_old = asked.parts.version < Version::HTTP_11;
+    visit.must_reset.set(is_old && length.is_none() && !is_empty);
+    let source = body::Source {
+        stream,
+        upload,
+        length,
+        is_empty,
+        upstream,
+        request_id: std::mem::take(&mut asked.request_id),
+        begun: asked.begun,
+    };
     let mut response = Response::new(Body::stream(source, visit));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -242,6 +236,30 @@ fn respond(
     Ok(response)
 }
 
+/// The 101, behind which the connection belongs to another protocol.
+fn switch(
+    visit: &Rc<Visit>,
+    headers: HeaderMap,
+    protocol: &str,
+    on_upgrade: OnUpgrade,
+    stream: Stream,
+) -> Result<Response<Body>, Failure> {
+    let protocol = HeaderValue::from_str(protocol)
+        .map_err(|_| Failure::Violation("a protocol without a name"))?;
+    let mut response = Response::new(Body::text("", visit));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(header::UPGRADE, protocol);
+    let held = Rc::clone(visit);
+    visit.worker.spawn(async move {
+        upgrade::join(on_upgrade, stream).await;
+        // The connection keeps its place among the connections until here.
+        drop(held);
+    });
+    Ok(response)
+}
+
 /// Sends FIN. The output has room for it but for moments; if not, the reset at the end of the
 /// response does the same.
 fn finish(stream: &Stream) {
@@ -249,40 +267,39 @@ fn finish(stream: &Stream) {
 }
 
 /// The response that stands for a failure, and the line that tells of it.
-fn refuse(
-    visit: &Rc<Visit>,
-    failure: &Failure,
-    request_id: &str,
-    has_body: bool,
-) -> Response<Body> {
+fn refuse(visit: &Rc<Visit>, asked: &Asked, failure: &Failure) -> Response<Body> {
     let level = match failure {
-        _ if failure.is_of_visitor() => Level::Debug,
         // That its tunnel is down was said when it went.
         Failure::Away(_) => Level::Debug,
+        _ if failure.is_of_visitor() => Level::Debug,
         _ => Level::Warn,
     };
     if !failure.is_of_visitor() {
         visit.shared().registry.totals.count_failed();
+        if let Some(upstream) = &asked.upstream {
+            upstream.totals.count_failed();
+        }
     }
     visit.shared().settings.log.write(
         level,
         format_args!(
-            "exchange=failed id={request_id} status={} cause={}",
+            "exchange=failed origin={} tunnel={} id={} method={} status={} cause={} seconds={}",
+            asked.upstream.as_ref().map_or("-", |upstream| &upstream.origin),
+            asked.upstream.as_ref().map_or(0, |upstream| upstream.id),
+            asked.request_id,
+            asked.parts.method,
             failure.status().as_u16(),
             failure.cause(),
+            visit.seconds_since(asked.begun),
         ),
     );
-    let mut response = failure.response(request_id).map(|text| Body::text(text, visit));
-    if has_body {
+    let mut response = failure.response(&asked.request_id).map(|text| Body::text(text, visit));
+    if asked.upload.is_some() {
         visit.has_unread.set(true);
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
     response
 }
-
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
-/// Tunnels that are tried for one request.
-const ATTEMPTS: u32 = 2;
 
 impl From<UploadError> for Failure {
     fn from(error: UploadError) -> Self {
@@ -292,3 +309,7 @@ impl From<UploadError> for Failure {
         }
     }
 }
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+/// Tunnels that are tried for one request.
+const ATTEMPTS: u32 = 2;

@@ -16,9 +16,9 @@ use std::{
 
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer, block_on};
-use async_rustls::TlsAcceptor;
 use data_encoding::HEXLOWER;
 use futures_lite::future;
+use rustls::ServerConfig;
 use spdy_protocol::{budget::Budget, frame::Reason};
 
 use crate::{
@@ -64,8 +64,8 @@ pub enum StartError {
 struct Ports {
     http: Vec<Arc<Async<TcpListener>>>,
     tunnel: Vec<Arc<Async<TcpListener>>>,
-    http_tls: Option<TlsAcceptor>,
-    tunnel_tls: TlsAcceptor,
+    http_tls: Option<Arc<ServerConfig>>,
+    tunnel_tls: Arc<ServerConfig>,
 }
 
 impl fmt::Display for StartError {
@@ -105,10 +105,10 @@ impl Server {
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
         let state = State::open(&settings.state_dir)?;
         let identity = state.identity(Port::Tunnel)?;
-        let tunnel_tls = identity.acceptor(&upstream::ALPN).map_err(StartError::Identity)?;
+        let tunnel_tls = identity.server_config(&upstream::ALPN).map_err(StartError::Identity)?;
         let http_tls = if settings.tls {
             let identity = state.identity(Port::Http)?;
-            Some(identity.acceptor(&downstream::ALPN).map_err(StartError::Identity)?)
+            Some(identity.server_config(&downstream::ALPN).map_err(StartError::Identity)?)
         } else {
             None
         };

@@ -20,7 +20,7 @@ use std::{
 use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::rt::ReadBufCursor;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::watch::Watch;
 
@@ -56,15 +56,23 @@ impl Socket {
         Ok(Self(Arc::new(stream)))
     }
 
+    /// Finds peers that are no more without a word. One that only pauses answers its kernel's
+    /// probes, however long.
+    pub(crate) fn probe(&self) -> io::Result<()> {
+        let probes = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE);
+        SockRef::from(self.0.get_ref()).set_tcp_keepalive(&probes)
+    }
+
     /// Bounds what the kernel holds unsent, in octets: what is there is beyond any priority.
     pub(crate) fn limit_unsent(&self, octets: u32) -> io::Result<()> {
         SockRef::from(self.0.get_ref()).set_tcp_notsent_lowat(octets)
     }
 
-    /// The next close sends RST instead of FIN and drops what is unsent.
-    pub(crate) fn reset_on_close(&self) {
+    /// Whether the next close, the kernel's after a kill too, sends RST instead of FIN and drops
+    /// what is unsent. Default no.
+    pub(crate) fn reset_on_close(&self, resets: bool) {
         // It fails only on a socket that is no more, which is as good.
-        let _ = SockRef::from(self.0.get_ref()).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(self.0.get_ref()).set_linger(resets.then_some(Duration::ZERO));
     }
 
     /// Sends FIN.
@@ -188,6 +196,8 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for VisitorIo<S> {
     }
 }
 
+/// Silence after which a visitor's kernel is asked whether it is still there, and then again.
+const PROBE: Duration = Duration::from_secs(60);
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 1_024;
 

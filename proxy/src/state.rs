@@ -1,7 +1,7 @@
 //! The state folder: keys, certificates and records of origins.
 //!
 //! It owns paths, modes, the lock and atomic writes; all of it blocks. It does not own the rules
-//! of tokens ([`record`]) nor those of keys ([`crate::tls`]).
+//! of tokens (`record`) nor those of keys ([`crate::tls`]).
 //!
 //! ```text
 //! key.pem cert.pem            of the tunnel port, made at first start, kept: agents pin the key

@@ -1,11 +1,12 @@
 //! Keys, certificates and TLS configurations of both ports.
 //!
-//! It owns how a key is made and read and what its pin is. It does not own where the files lie
-//! ([`crate::state`]).
+//! It owns how a key is made and read, what its pin is, and the adapter that speaks TLS over a
+//! stream (`stream`). It does not own where the files lie ([`crate::state`]).
+
+mod stream;
 
 use std::{fmt, sync::Arc};
 
-use async_rustls::TlsAcceptor;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use ring::digest;
 use rustls::{
@@ -13,6 +14,8 @@ use rustls::{
     crypto::ring::{Ticketer, default_provider},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+
+pub(crate) use stream::TlsStream;
 
 /// A private key with its certificate chain.
 pub struct Identity {
@@ -90,7 +93,10 @@ impl Identity {
     ///
     /// # Errors
     /// [`IdentityError::Mismatch`].
-    pub(crate) fn acceptor(&self, protocols: &[&[u8]]) -> Result<TlsAcceptor, IdentityError> {
+    pub(crate) fn server_config(
+        &self,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, IdentityError> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|_| IdentityError::Mismatch)?
@@ -101,7 +107,7 @@ impl Identity {
         // Tickets, not a table: a peer that comes back costs no memory while it is away.
         config.ticketer =
             Ticketer::new().map_err(|cause| IdentityError::Made(cause.to_string()))?;
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(Arc::new(config))
     }
 }
 
@@ -132,7 +138,7 @@ mod tests {
         let key = KeyPair::from_pem(&made.key).unwrap();
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
         assert_eq!(identity.pin()[..], *digest::digest(&digest::SHA256, &spki).as_ref());
-        assert!(identity.acceptor(&[b"http/1.1"]).is_ok());
+        assert!(identity.server_config(&[b"http/1.1"]).is_ok());
     }
 
     #[test]
@@ -140,7 +146,7 @@ mod tests {
         let (one, other) = (Made::new(&["a"]).unwrap(), Made::new(&["a"]).unwrap());
         let parse = |key: &str, certificate: &str| {
             Identity::parse(key.as_bytes(), certificate.as_bytes())
-                .and_then(|identity| identity.acceptor(&[]).map(|_| ()))
+                .and_then(|identity| identity.server_config(&[]).map(|_| ()))
         };
         assert_eq!(parse("nonsense", &one.certificate), Err(IdentityError::Key));
         assert_eq!(parse(&one.key, "nonsense"), Err(IdentityError::Certificate));

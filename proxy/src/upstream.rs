@@ -12,13 +12,13 @@ use std::{
 };
 
 use async_io::{Async, Timer};
-use async_rustls::{TlsAcceptor, server::TlsStream};
 use blocking::unblock;
 use data_encoding::BASE64URL_NOPAD;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use rustls::ServerConfig;
 use spdy_protocol::{
     handshake::{Answer, Credentials, Features, HandshakeError, Hello, Put, Welcome, agreed},
-    session::{Config, Profile, Side},
+    session::{Config, Profile, Side, Trace},
     tunnel::tunnel,
 };
 
@@ -29,29 +29,18 @@ use crate::{
     socket::Socket,
     state::StateError,
     stop::Phase,
+    tls::TlsStream,
     worker::{Shared, Worker},
 };
 
 /// ALPN names of the tunnel port; an agent that offers none is taken too.
 pub(crate) const ALPN: [&[u8]; 2] = [b"spdy-tunnel/1", b"http/1.1"];
 
-/// The origin of agents that do not prove who they are.
-const ANONYMOUS: &str = "anonymous";
-/// Octets of a PUT: more is malformed.
-const PUT_MAX: usize = 16_384;
-/// One reason for a wrong token and for a name that is not known, so that names cannot be probed.
-const BAD_TOKEN: &str = "unknown origin or wrong token";
-const BAD_JOIN: &str = "join code is unknown, used or expired";
-/// When agents should try again that found us full.
-const FULL_RETRY: Duration = Duration::from_secs(60);
-/// Pause after a failed accept: the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Accepts agents until the server is told to stop.
 pub(crate) async fn accept(
     worker: Rc<Worker>,
     listener: Arc<Async<TcpListener>>,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
 ) {
     let shared = Arc::clone(&worker.shared);
     let accepting = async {
@@ -61,7 +50,7 @@ pub(crate) async fn accept(
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let pass = shared.handshakes.enter().await;
-                    let task = serve(Rc::clone(&worker), stream, peer, acceptor.clone(), pass);
+                    let task = serve(Rc::clone(&worker), stream, peer, tls.clone(), pass);
                     worker.spawn(task);
                 }
                 Err(error) => {
@@ -124,7 +113,7 @@ async fn serve(
     worker: Rc<Worker>,
     stream: Async<std::net::TcpStream>,
     peer: SocketAddr,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     pass: Pass,
 ) {
     let shared = &worker.shared;
@@ -133,7 +122,8 @@ async fn serve(
         Timer::after(shared.settings.timings.handshake).await;
         Err(Rejected::Io(io::ErrorKind::TimedOut.into()))
     };
-    let shaken = future::or(shake_hands(shared, stream, peer, acceptor), deadline).await;
+    // Boxed: what a handshake needs is given back before the tunnel's long life begins.
+    let shaken = Box::pin(future::or(shake_hands(shared, stream, peer, tls), deadline)).await;
     drop(pass);
     match shaken {
         Ok(Shaken::Tunnel(link)) => run(shared, *link).await,
@@ -156,11 +146,11 @@ async fn shake_hands(
     shared: &Shared,
     stream: Async<std::net::TcpStream>,
     peer: SocketAddr,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
 ) -> Result<Shaken, Rejected> {
     let socket = Socket::new(stream)?;
     socket.limit_unsent(shared.settings.bounds.unsent)?;
-    let mut io = acceptor.accept(socket).await?;
+    let mut io = TlsStream::accept(tls, socket).await?;
     let decided = match read_put(&mut io).await? {
         Ok((put, received)) => decide(shared, put).await.map(|decided| (decided, received)),
         Err(rejected) => Err(rejected),
@@ -296,10 +286,16 @@ async fn run(shared: &Shared, link: Link) {
     config.streams = shared.settings.bounds.streams;
     config.grow = true;
     config.timings = shared.settings.timings.session;
-    // The proxy's peer opens no streams: pushes are refused below.
+    let (log, begun, id) = (shared.settings.log, Instant::now(), shared.registry.next_id());
+    if shared.settings.trace {
+        config.trace = Some(Trace::new(move |direction, frame| {
+            log.info(format_args!("frame={direction:?} tunnel={id} {frame}"));
+        }));
+    }
+    // The proxy's peer opens no streams: the session refuses pushes.
     let (tunnel, _incoming, driver) = tunnel(io, config, received);
     let upstream = Arc::new(Upstream {
-        id: shared.registry.next_id(),
+        id,
         origin,
         tunnel,
         features,
@@ -313,7 +309,6 @@ async fn run(shared: &Shared, link: Link) {
         since: SystemTime::now(),
         totals: Default::default(),
     });
-    let (log, begun) = (shared.settings.log, Instant::now());
     if shared.registry.insert(Arc::clone(&upstream)) == Err(Stale) {
         log.warn(format_args!("tunnel=stale origin={} peer={peer}", upstream.origin));
         return;
@@ -324,6 +319,10 @@ async fn run(shared: &Shared, link: Link) {
         upstream.id,
         Escaped(&upstream.software),
     ));
+    if shared.stop.phase() != Phase::Running {
+        // It came while the others were told.
+        upstream.tunnel.drain();
+    }
     let ended = driver.await;
     shared.registry.remove(&upstream);
     let counters = upstream.tunnel.counters();
@@ -343,3 +342,15 @@ async fn run(shared: &Shared, link: Link) {
     }
     drop(place);
 }
+
+/// The origin of agents that do not prove who they are.
+const ANONYMOUS: &str = "anonymous";
+/// Octets of a PUT: more is malformed.
+const PUT_MAX: usize = 16_384;
+/// One reason for a wrong token and for a name that is not known, so that names cannot be probed.
+const BAD_TOKEN: &str = "unknown origin or wrong token";
+const BAD_JOIN: &str = "join code is unknown, used or expired";
+/// When agents should try again that found us full.
+const FULL_RETRY: Duration = Duration::from_secs(60);
+/// Pause after a failed accept: the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -6,7 +6,7 @@
 //! [`Wait`], nor does it end anything: it wakes the task that does.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
@@ -76,6 +76,7 @@ pub(crate) struct Watches {
     clock: Arc<AtomicU32>,
     tick: Duration,
     held: RefCell<Vec<Arc<Watch>>>,
+    is_closing: Cell<bool>,
 }
 
 impl Watch {
@@ -175,7 +176,12 @@ impl Watch {
 impl Watches {
     /// No watches yet. `tick`: how precise deadlines are.
     pub(crate) fn new(tick: Duration) -> Self {
-        Self { clock: Arc::new(AtomicU32::new(0)), tick, held: RefCell::new(Vec::new()) }
+        Self {
+            clock: Arc::new(AtomicU32::new(0)),
+            tick,
+            held: RefCell::new(Vec::new()),
+            is_closing: Cell::new(false),
+        }
     }
 
     /// A watch for one connection that has just been made; it is forgotten when the connection
@@ -187,7 +193,7 @@ impl Watches {
             stage: AtomicU8::new(Stage::Head as u8),
             deadline: AtomicU32::new(0),
             wait: AtomicU8::new(Wait::Nothing as u8),
-            closing: AtomicBool::new(false),
+            closing: AtomicBool::new(self.is_closing.get()),
             waker: Mutex::new(None),
         });
         watch.arm(Wait::Head, limits.head);
@@ -199,6 +205,11 @@ impl Watches {
     pub(crate) fn ticks(&self, duration: Duration) -> u32 {
         let ticks = duration.as_nanos().div_ceil(self.tick.as_nanos().max(1)) + 1;
         u32::try_from(ticks).unwrap_or(u32::MAX).min(u32::MAX / 4)
+    }
+
+    /// The tick of now.
+    pub(crate) fn now(&self) -> u32 {
+        self.clock.load(Relaxed)
     }
 
     /// How precise deadlines are.
@@ -219,6 +230,7 @@ impl Watches {
 
     /// The server drains: wakes every connection to close when it has finished its exchange.
     pub(crate) fn close(&self) {
+        self.is_closing.set(true);
         for watch in self.held.borrow().iter() {
             watch.closing.store(true, Relaxed);
             watch.wake();

@@ -9,18 +9,24 @@ pub mod peers;
 
 pub mod fuzz;
 
-pub mod service;
+pub mod raw;
 
 pub mod wire;
 
-pub mod media;
+pub mod service;
+
+pub mod h1;
 
 pub mod visitor;
+
+pub mod observe;
 
 pub mod http;
 
 pub mod fixture;
 
 pub mod link;
+
+pub mod media;
 
 pub mod source;

@@ -106,7 +106,7 @@ async fn connect(
     origin: &str,
     code: &JoinCode,
     can: Features,
-) -> io::Result<(Tunnel, Incoming, Driver<Io>)> {
+) -> io::Result<(Tunnel, Incoming, Driver)> {
     let token = "token of a test";
     let hello = Hello {
         origin: origin.to_owned(),

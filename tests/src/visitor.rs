@@ -1,34 +1,84 @@
-//! The HTTP client of the tests: async-h1 over one connection, so that it is not hyper talking to
-//! hyper.
+//! A visitor who sees every octet and how the connection ends: for bodies that must not look whole.
 //!
-//! It owns the connection and the patience. What async-h1 cannot say (HTTP/1.0, two requests at
-//! once, half-closed connections) is [`crate::http`]'s.
+//! It owns one HTTP/1 connection and the framing of one body at a time. It sends what it is told,
+//! valid or not. [`crate::http`] has the client for exchanges that are to succeed.
+//!
+//! Nothing here waits longer than [`PATIENCE`]: a test in which it does has found a hang.
 
 use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
 };
 
-pub use http_types::{Body, Method, Request, Response};
-use http_types::{Url, headers::HeaderName};
-use smol::{
-    Timer,
-    future::FutureExt,
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    net::TcpStream,
-};
+use crate::fixture::{PATIENCE, Sha256};
 
-use crate::fixture::PATIENCE;
-
-/// A connection to an HTTP port. Requests go one after the other.
+/// One HTTP/1 connection.
 #[derive(Debug)]
 pub struct Visitor {
-    socket: TcpStream,
-    to: SocketAddr,
+    stream: TcpStream,
+    /// Off the socket and not looked at yet.
+    held: Vec<u8>,
+    framing: Framing,
+    len: u64,
+    hash: Sha256,
+}
+
+/// The head of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Status.
+    pub status: u16,
+    /// Names in lower case and values, in order.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A body that has ended, one way or another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// Octets, without those of the chunks' heads.
+    pub len: u64,
+    /// SHA-256 of them, in hexadecimal.
+    pub sha256: String,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How a body ended, as its reader must take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As HTTP says: the announced length, the last chunk, or FIN where neither was announced.
+    Whole,
+    /// FIN before that.
+    Cut,
+    /// RST.
+    Reset,
+}
+
+/// What is to come of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// So many octets.
+    Length(u64),
+    /// The line before a chunk.
+    ChunkHead,
+    /// So many octets of a chunk, then its line end.
+    Chunk(u64),
+    /// The line end behind a chunk.
+    ChunkEnd,
+    /// Trailers, up to an empty line.
+    Trailers,
+    /// Everything up to FIN.
+    Open,
+    /// Nothing.
+    Done,
+}
+
+impl Head {
+    /// The first value of a header, by its lower-case name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|header| header.0 == name).map(|header| header.1.as_str())
+    }
 }
 
 impl Visitor {
@@ -36,187 +86,317 @@ impl Visitor {
     ///
     /// # Panics
     /// When nobody listens.
-    pub async fn connect(to: SocketAddr) -> Self {
-        let socket = within(PATIENCE, TcpStream::connect(to)).await;
-        let socket = socket.unwrap_or_else(|error| panic!("{to}: {error}"));
-        socket.set_nodelay(true).unwrap_or_else(|error| panic!("{error}"));
-        Self { socket, to }
-    }
-
-    /// A request to this address; `target` is a path with its query.
-    ///
-    /// # Panics
-    /// When no URL can have that target.
     #[must_use]
-    pub fn request(&self, method: Method, target: &str) -> Request {
-        let url = Url::parse(&format!("http://{}{target}", self.to));
-        Request::new(method, url.unwrap_or_else(|error| panic!("{target}: {error}")))
-    }
-
-    /// Sends a request whole and reads the head of its answer. The body is read from the response,
-    /// to its end if another request is to follow.
-    ///
-    /// # Panics
-    /// When the connection fails or the head does not come in time.
-    pub async fn begin(&self, request: Request) -> Response {
-        let socket = Gathered { socket: self.socket.clone(), held: Vec::new() };
-        let response = within(PATIENCE, async_h1::connect(socket, request)).await;
-        response.unwrap_or_else(|error| panic!("no answer: {error}"))
-    }
-
-    /// Sends a request and reads the whole answer.
-    ///
-    /// # Panics
-    /// As [`Visitor::begin`], and when the body has not the length that was announced.
-    pub async fn ask(&self, request: Request) -> Answer {
-        let is_head = request.method() == Method::Head;
-        let mut response = self.begin(request).await;
-        let status = u16::from(response.status());
-        let mut body = Vec::new();
-        if !is_head && !matches!(status, 204 | 304) {
-            let announced = response.len();
-            let mut from = response.take_body();
-            let read = within(PATIENCE, from.read_to_end(&mut body)).await;
-            let read = read.unwrap_or_else(|error| panic!("body: {error} after {}", body.len()));
-            // async-h1 takes a body that ends early for a whole one.
-            assert!(announced.is_none_or(|len| len == read), "{read} octets of {announced:?}");
+    pub fn connect(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
+        for set in [
+            stream.set_nodelay(true),
+            stream.set_read_timeout(Some(PATIENCE)),
+            stream.set_write_timeout(Some(PATIENCE)),
+        ] {
+            set.unwrap_or_else(|error| panic!("{error}"));
         }
-        Answer { status, response, body }
+        let hash = Sha256::new();
+        Self { stream, held: Vec::new(), framing: Framing::Done, len: 0, hash }
     }
 
-    /// GET of `target`, whole.
+    /// Connects and sends a GET of HTTP/1.1.
     ///
     /// # Panics
-    /// As [`Visitor::ask`].
-    pub async fn get(&self, target: &str) -> Answer {
-        self.ask(self.request(Method::Get, target)).await
+    /// As [`Visitor::connect`].
+    #[must_use]
+    pub fn get(to: SocketAddr, target: &str) -> Self {
+        let mut visitor = Self::connect(to);
+        visitor.send(format!("GET {target} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes());
+        visitor
     }
 
-    /// GET with one header.
+    /// Connects and sends a GET of HTTP/1.0.
     ///
     /// # Panics
-    /// As [`Visitor::ask`].
-    pub async fn get_with(&self, target: &str, name: &str, value: &str) -> Answer {
-        let mut request = self.request(Method::Get, target);
-        request.insert_header(name, value);
-        self.ask(request).await
+    /// As [`Visitor::connect`].
+    #[must_use]
+    pub fn get_1_0(to: SocketAddr, target: &str) -> Self {
+        let mut visitor = Self::connect(to);
+        visitor.send(format!("GET {target} HTTP/1.0\r\nHost: {to}\r\n\r\n").as_bytes());
+        visitor
+    }
+
+    /// Sends octets.
+    ///
+    /// # Panics
+    /// When the other end is gone.
+    pub fn send(&mut self, octets: &[u8]) {
+        self.try_send(octets).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Sends octets that the other end need not want.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn try_send(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.stream.write_all(octets)
+    }
+
+    /// Sends FIN; what was asked for can still be read.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub fn finish_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Reads the next head; its body is read by what follows. `method` is that of the request.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the connection ends before, those of the socket, and `InvalidData`.
+    pub fn try_head(&mut self, method: &str) -> io::Result<Head> {
+        let end = loop {
+            if let Some(end) = find(&self.held, b"\r\n\r\n") {
+                break end;
+            }
+            if self.more()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let text = String::from_utf8_lossy(&self.held[..end]).into_owned();
+        self.held.drain(..end + 4);
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, text.clone());
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
+        let status = status.ok_or_else(invalid)?;
+        let mut headers = Vec::new();
+        for line in lines {
+            let (name, value) = line.split_once(':').ok_or_else(invalid)?;
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let head = Head { status, headers };
+        self.framing = if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
+            Framing::Done
+        } else if head.header("transfer-encoding") == Some("chunked") {
+            Framing::ChunkHead
+        } else if let Some(len) = head.header("content-length") {
+            Framing::Length(len.parse().map_err(|_| invalid())?)
+        } else {
+            Framing::Open
+        };
+        (self.len, self.hash) = (0, Sha256::new());
+        Ok(head)
+    }
+
+    /// Reads the head of the answer to a GET.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn head(&mut self) -> Head {
+        self.try_head("GET").unwrap_or_else(|error| panic!("no head: {error}"))
+    }
+
+    /// Reads until at least `len` octets of the body were read in all.
+    ///
+    /// # Panics
+    /// When the body ends before.
+    pub fn read(&mut self, len: u64) {
+        while self.len < len {
+            match self.step() {
+                Ok(true) => {}
+                ended => panic!("body ends ({ended:?}) after {} octets of {len}", self.len),
+            }
+        }
+    }
+
+    /// Reads the body to its end, whatever that is.
+    pub fn finish(&mut self) -> Body {
+        let end = loop {
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => break End::Whole,
+                Err(end) => break end,
+            }
+        };
+        Body { len: self.len, sha256: self.hash.clone().finish(), end }
+    }
+
+    /// Octets of the body so far.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether no octet of the body was read yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Everything up to the end of the connection, and how that ended ([`End::Whole`] never).
+    pub fn rest(&mut self) -> (Vec<u8>, End) {
+        let end = loop {
+            match self.more() {
+                Ok(0) => break End::Cut,
+                Ok(_) => {}
+                Err(error) => break ended(&error),
+            }
+        };
+        (std::mem::take(&mut self.held), end)
+    }
+
+    /// Takes some octets of the body; false when it is whole.
+    fn step(&mut self) -> Result<bool, End> {
+        loop {
+            match self.framing {
+                Framing::Done => return Ok(false),
+                Framing::Length(0) => self.framing = Framing::Done,
+                Framing::Chunk(0) => self.framing = Framing::ChunkEnd,
+                Framing::Length(left) if !self.held.is_empty() => {
+                    self.framing = Framing::Length(left - self.take(left));
+                    return Ok(true);
+                }
+                Framing::Chunk(left) if !self.held.is_empty() => {
+                    self.framing = Framing::Chunk(left - self.take(left));
+                    return Ok(true);
+                }
+                Framing::Open if !self.held.is_empty() => {
+                    self.take(u64::MAX);
+                    return Ok(true);
+                }
+                Framing::ChunkHead | Framing::ChunkEnd | Framing::Trailers => {
+                    if let Some(end) = find(&self.held, b"\r\n") {
+                        let line: Vec<u8> = self.held.drain(..end + 2).collect();
+                        self.framing = after(self.framing, &line[..end]);
+                        continue;
+                    }
+                    self.fill()?;
+                }
+                Framing::Length(_) | Framing::Chunk(_) | Framing::Open => self.fill()?,
+            }
+        }
+    }
+
+    /// Counts up to `most` of the held octets as body.
+    fn take(&mut self, most: u64) -> u64 {
+        let take = usize::try_from(most).unwrap_or(usize::MAX).min(self.held.len());
+        self.hash.update(&self.held[..take]);
+        self.held.drain(..take);
+        self.len += take as u64;
+        take as u64
+    }
+
+    /// Reads more, or tells how the connection ended.
+    fn fill(&mut self) -> Result<(), End> {
+        match self.more() {
+            Ok(0) if self.framing == Framing::Open => {
+                self.framing = Framing::Done;
+                Ok(())
+            }
+            Ok(0) => Err(End::Cut),
+            Ok(_) => Ok(()),
+            Err(error) => Err(ended(&error)),
+        }
+    }
+
+    fn more(&mut self) -> io::Result<usize> {
+        let mut piece = [0; 65_536];
+        let len = self.stream.read(&mut piece)?;
+        self.held.extend_from_slice(&piece[..len]);
+        Ok(len)
     }
 }
 
-/// An answer that has been read to its end.
-#[derive(Debug)]
-pub struct Answer {
-    /// Status.
-    pub status: u16,
-    /// Body.
-    pub body: Vec<u8>,
-    response: Response,
-}
-
-impl Answer {
-    /// The only value of a header.
-    ///
-    /// # Panics
-    /// When it has several.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.response.header(name)?.iter();
-        let value = values.next()?.as_str();
-        assert!(values.next().is_none(), "several values of {name}");
-        Some(value)
-    }
-
-    /// Names of all headers, in order of the alphabet, lower case.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.response.header_names().map(HeaderName::to_string).collect();
-        names.sort();
-        names
-    }
-
-    /// The body as text.
-    ///
-    /// # Panics
-    /// When it is none.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap_or_else(|error| panic!("no text: {error}"))
-    }
-}
-
-/// Reads exactly so many octets.
+/// What follows a line of a chunked body.
 ///
 /// # Panics
-/// When the body ends before or stands still for [`PATIENCE`].
-pub async fn read_exact(from: &mut (impl AsyncRead + Unpin), len: usize) -> Vec<u8> {
-    let mut octets = vec![0; len];
-    let read: io::Result<()> = within(PATIENCE, from.read_exact(&mut octets)).await;
-    read.unwrap_or_else(|error| panic!("{len} octets: {error}"));
-    octets
+/// When the line is none.
+fn after(framing: Framing, line: &[u8]) -> Framing {
+    let text = String::from_utf8_lossy(line);
+    match framing {
+        Framing::ChunkHead => {
+            let digits = text.split(';').next().unwrap_or_default().trim();
+            match u64::from_str_radix(digits, 16) {
+                Ok(0) => Framing::Trailers,
+                Ok(len) => Framing::Chunk(len),
+                Err(_) => panic!("no chunk begins with {text:?}"),
+            }
+        }
+        Framing::ChunkEnd => {
+            assert!(line.is_empty(), "no chunk ends with {text:?}");
+            Framing::ChunkHead
+        }
+        _ if line.is_empty() => Framing::Done,
+        _ => Framing::Trailers,
+    }
 }
 
-/// Waits for something, but not longer than `limit`.
-///
 /// # Panics
-/// When it takes longer.
-pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
-    let late = async {
-        Timer::after(limit).await;
-        panic!("waited in vain for {limit:?}")
-    };
-    work.or(late).await
+/// When the connection did not end at all.
+fn ended(error: &io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset,
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => panic!("nothing comes: a hang"),
+        _ => panic!("{error}"),
+    }
 }
 
-/// A socket that sends head and body of a small request as one segment: async-h1 writes them apart.
-#[derive(Debug)]
-struct Gathered {
-    socket: TcpStream,
-    held: Vec<u8>,
+fn find(octets: &[u8], wanted: &[u8]) -> Option<usize> {
+    octets.windows(wanted.len()).position(|window| window == wanted)
 }
 
-impl Gathered {
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
-            let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.held))?;
-            self.held.drain(..sent);
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpListener, thread, time::Duration};
+
+    use socket2::SockRef;
+
+    use super::{Body, End, Visitor};
+    use crate::fixture::Sha256;
+
+    /// What a visitor makes of these octets and the end of the connection.
+    fn body(octets: &'static [u8], reset: bool) -> Body {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut visitor = Visitor::get(listener.local_addr().unwrap(), "/");
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            // What is sent in two pieces may be cut anywhere.
+            let (start, rest) = octets.split_at(octets.len() / 2);
+            stream.write_all(start).unwrap();
+            stream.write_all(rest).unwrap();
+            if reset {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            } else {
+                // An unread request would make a reset of the close.
+                std::io::Read::read(&mut stream, &mut [0; 512]).unwrap();
+            }
+        });
+        visitor.head();
+        let body = visitor.finish();
+        server.join().unwrap();
+        body
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        for (octets, len, end) in [
+            (&b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"[..], 3, End::Whole),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc", 3, End::Cut),
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+                3,
+                End::Whole,
+            ),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 3, End::Cut),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabc", 3, End::Cut),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", 0, End::Cut),
+            (b"HTTP/1.0 200 OK\r\n\r\nabc", 3, End::Whole),
+        ] {
+            let body = body(octets, false);
+            assert_eq!((body.len, body.end), (len, end), "{}", String::from_utf8_lossy(octets));
+            assert_eq!(body.sha256, Sha256::of(&b"abc"[..usize::try_from(len).unwrap()]));
         }
-        Poll::Ready(Ok(()))
+    }
+
+    #[test]
+    fn reset_is_no_end() {
+        assert_eq!(body(b"HTTP/1.0 200 OK\r\n\r\nabc", true).end, End::Reset);
     }
 }
-
-impl AsyncRead for Gathered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Gathered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.held.len() + buf.len() > GATHERED {
-            ready!(self.poll_send(cx))?;
-        }
-        self.held.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    /// async-h1 flushes at the end of each request.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_send(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.socket).poll_close(cx)
-    }
-}
-
-/// Octets that are gathered before they are sent.
-const GATHERED: usize = 65_536;

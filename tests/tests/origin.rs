@@ -19,10 +19,10 @@ use spdy_protocol::{
 };
 use spdy_tests::{
     fixture::{Pair, Proxy, Random, Sha256, TempRoot, wait_until},
+    h1::{Answer, Body, Method, Visitor, read_exact},
     http::{Connection, Request},
     media,
     service::Service,
-    visitor::{Answer, Body, Method, Visitor, read_exact},
 };
 
 /// A pair that serves the media.

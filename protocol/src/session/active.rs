@@ -80,7 +80,8 @@ impl Stream {
     /// Octets of DATA that may be sent on this stream now.
     pub(super) fn send_credit(&self, profile: Profile, side: Side) -> usize {
         match (profile, side) {
-            // Its agent never gives credit for uploads: they only pass if the window is ignored.
+            // DEVIATION: uploads to an Amahi agent ignore the windows. It never gives credit for
+            // them.
             (Profile::Amahi, Side::Client) => usize::MAX,
             (Profile::Amahi, Side::Server) if self.in_flight.is_full() => 0,
             _ => self.send_window.available(),

@@ -128,14 +128,14 @@ pub struct Counters {
 /// What happened; each is a reason to call the command it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A stream of the peer waits for [`Session::accept`].
+    /// A stream of the peer waits for [`super::Session::accept`].
     Opened,
-    /// [`Session::take_head`], [`Session::read`] or [`Session::take_chunk`] has news: a reply,
+    /// [`super::Session::take_head`], [`super::Session::read`] or [`super::Session::take_chunk`] has news: a reply,
     /// DATA, FIN or the stream's failure.
     Readable(Key),
     /// A command that answered `Pending` may be repeated, or the stream failed.
     Writable(Key),
-    /// [`Session::open`] may be repeated.
+    /// [`super::Session::open`] may be repeated.
     Room,
     /// No stream can be opened any more.
     Closing,

@@ -133,6 +133,8 @@ impl Session {
                         self.input = Input::Skip(len);
                     }
                 } else if len > CONTROL_FRAME {
+                    // DEVIATION: an oversized control frame ends the session without RST_STREAM.
+                    // Its block stays unread, so nothing could follow.
                     return Err(PeerFault::ControlFrameTooLarge { len });
                 } else {
                     let head = Head { version, kind, flags, len };
@@ -156,6 +158,7 @@ impl Session {
         len: usize,
         now: Instant,
     ) -> Result<Option<Key>, PeerFault> {
+        // DEVIATION: overruns of foreign peers are tolerated. See limits.rs for how far.
         let slack = match self.profile {
             Profile::Ours => Some(0),
             Profile::Plain31 => Some(i64::from(OVERRUN_SLACK)),
@@ -307,18 +310,20 @@ impl Session {
         }
         if let Some(key) = self.table.find(id) {
             self.violated(key, StreamFault::IdInUse);
-            return Ok(());
+            return self.cheap.on_cheap(now);
         }
         if self.is_recent(id) {
             self.queue_reset(number, status_of(StreamFault::IdInUse));
             return self.cheap.on_cheap(now);
         }
+        // DEVIATION: ids of an Amahi peer may come in any order. It opens streams concurrently.
         if number <= self.highest_seen && self.profile != Profile::Amahi {
             return Err(PeerFault::StreamIdNotIncreasing(number));
         }
         self.highest_seen = self.highest_seen.max(number);
         let refused = if self.config.side == Side::Client {
             Some(StreamFault::Push)
+        // DEVIATION: unidirectional requests are refused. Nobody could be answered.
         } else if unidirectional || self.table.is_full() || !fin && self.uploads_are_full() {
             Some(StreamFault::TooManyStreams)
         } else {
@@ -377,7 +382,7 @@ impl Session {
         Ok(())
     }
 
-    /// Trailers and late headers are read and ignored; their FIN counts.
+    /// DEVIATION: trailers are ignored. They are read for the context, and their FIN counts.
     fn on_headers(
         &mut self,
         stream: u32,
@@ -484,6 +489,9 @@ impl Session {
             return self.cheap.on_cheap(now);
         };
         let Some(stream) = self.table.get_mut(key) else { return Ok(()) };
+        if stream.failure.is_some() {
+            return self.cheap.on_cheap(now);
+        }
         if stream.send_window.replenish(delta).is_err() {
             self.violated(key, StreamFault::WindowOverflow);
             return Ok(());
@@ -517,6 +525,10 @@ impl Session {
 
     /// The peer broke the rules of a stream: it ends, and the peer is told.
     fn violated(&mut self, key: Key, fault: StreamFault) {
+        // One that has failed already, and waits for its caller to let go, was told why.
+        if self.table.get(key).is_none_or(|stream| stream.failure.is_some()) {
+            return;
+        }
         self.fail(key, StreamError::Violation(fault));
         self.queue_reset(key.id.value(), status_of(fault));
     }

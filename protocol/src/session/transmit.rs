@@ -225,7 +225,8 @@ impl Session {
         self.received.since = None;
     }
 
-    /// An Amahi peer dies of a GOAWAY; the end of the transport tells it as much.
+    /// DEVIATION: an Amahi peer gets no GOAWAY. It dies of one; the end of the transport tells it
+    /// as much.
     fn say_goodbye(&mut self, reason: Reason) {
         if self.profile != Profile::Amahi {
             let last_good = self.last_accepted;

@@ -1,7 +1,7 @@
 //! The body of a response as hyper takes it.
 //!
 //! It owns that a body which is not whole never looks whole: hyper cuts the connection when
-//! [`Body::poll_frame`] fails. Chunks come out of the tunnel and go to the socket without a copy;
+//! `poll_frame` fails. Chunks come out of the tunnel and go to the socket without a copy;
 //! what hyper does not take stays in the stream's window.
 
 use std::{
@@ -56,6 +56,8 @@ pub(super) struct Source {
     pub(super) is_empty: bool,
     pub(super) upstream: Arc<Upstream>,
     pub(super) request_id: String,
+    /// Tick of the worker at which the request came.
+    pub(super) begun: u32,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ struct Streamed {
     octets: u64,
     upstream: Arc<Upstream>,
     request_id: String,
+    begun: u32,
 }
 
 impl fmt::Display for Cut {
@@ -105,6 +108,7 @@ impl Body {
             octets: 0,
             upstream: source.upstream,
             request_id: source.request_id,
+            begun: source.begun,
         };
         Self { kind: Kind::Stream(streamed), visit: Rc::clone(visit) }
     }
@@ -207,11 +211,12 @@ impl Streamed {
         self.upstream.totals.count_failed();
         visit.shared().registry.totals.count_failed();
         visit.shared().settings.log.warn(format_args!(
-            "exchange=cut origin={} tunnel={} id={} octets={} cause={:?}",
+            "exchange=cut origin={} tunnel={} id={} octets={} seconds={} cause={:?}",
             self.upstream.origin,
             self.upstream.id,
             self.request_id,
             self.octets,
+            visit.seconds_since(self.begun),
             cut.to_string(),
         ));
     }

@@ -46,10 +46,10 @@ pub(super) fn host(parts: &Parts) -> Result<&str, Failure> {
         return Err(Failure::Request("no host"));
     }
     // The absolute form wins over the header (RFC 9112 3.2.2).
-    if let Some(authority) = parts.uri.authority() {
-        return Ok(authority.as_str());
-    }
-    let host = named.map_or(Ok(""), |named| named.to_str().map_err(|_| BAD_HOST))?;
+    let host = match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => named.map_or(Ok(""), |named| named.to_str().map_err(|_| BAD_HOST))?,
+    };
     let is_host = |octet: u8| octet.is_ascii_graphic() && !b"/@?#\\".contains(&octet);
     if host.len() > HOST_MAX || !host.bytes().all(is_host) {
         return Err(BAD_HOST);
@@ -255,6 +255,8 @@ mod tests {
         let mut absolute = parts(&[("host", "a")]);
         absolute.uri = "http://b:80/x".parse().unwrap();
         assert_eq!(host(&absolute), Ok("b:80"));
+        absolute.uri = "http://user@b/x".parse().unwrap();
+        assert_eq!(host(&absolute), Err(BAD_HOST));
         assert_eq!(request(&absolute, "b:80", STRANGER, "").unwrap().path, b"/x");
     }
 

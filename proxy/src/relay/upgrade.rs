@@ -4,13 +4,15 @@
 
 use std::{future::poll_fn, io};
 
-use async_rustls::server::TlsStream;
 use bytes::{Buf, Bytes};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future, io::split};
 use hyper::upgrade::{OnUpgrade, Parts};
 use spdy_protocol::tunnel::Stream;
 
-use crate::socket::{Socket, VisitorIo};
+use crate::{
+    socket::{Socket, VisitorIo},
+    tls::TlsStream,
+};
 
 /// Waits until hyper has sent the 101 and let go of the connection, then joins it with `stream`.
 pub(super) async fn join(on_upgrade: OnUpgrade, stream: Stream) {

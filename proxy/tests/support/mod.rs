@@ -1,7 +1,9 @@
 //! A proxy in this process, an agent that speaks real TLS and SPDY to it, and raw HTTP clients.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "this is a part of tests")]
 
 pub mod agent;
+pub mod program;
 
 use std::{
     fs,
@@ -265,5 +267,5 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Octets that differ everywhere.
 pub fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+    (0..len).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[1]).collect()
 }
