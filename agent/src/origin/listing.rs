@@ -6,7 +6,7 @@
 use std::{cmp::Ordering, fmt::Write as _, mem, os::fd::OwnedFd};
 
 use data_encoding::BASE64;
-use maud::{DOCTYPE, PreEscaped, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use rustix::{
     fs::{AtFlags, Dir, FileType, OFlags, statat},
     io::Errno,
@@ -118,10 +118,7 @@ impl Page {
         let mut head = head.into_string();
         // The rest follows in pieces, so the element stays open.
         head.truncate(head.len() - "</html>".len());
-        let body = html! {
-            h1 { bdi { "/" (shown) } }
-        };
-        let _ = write!(head, "<body>{}<table>", body.into_string());
+        let _ = write!(head, "<body>{}{TABLE}", way(target).into_string());
         if !is_root {
             head.push_str(PARENT);
         }
@@ -137,7 +134,10 @@ impl Page {
         while piece.len() < PIECE {
             let Some(entry) = self.listing.entries.get(self.next) else {
                 self.done = true;
-                piece.push_str("</table>");
+                piece.push_str("</tbody></table>");
+                if self.listing.entries.is_empty() {
+                    piece.push_str("<p>This folder is empty.</p>");
+                }
                 if self.listing.cut {
                     let _ = write!(
                         piece,
@@ -200,12 +200,32 @@ fn follow(root: &Root, folder: &[u8], child: &[u8]) -> Option<Meta> {
     (meta.kind != Kind::Other).then_some(meta)
 }
 
+/// The heading: where we are, and the way back. Only the nearest folders are links, so that a deep
+/// path does not make a large page.
+fn way(target: &Target) -> Markup {
+    let segments = target.name.split(|octet| *octet == b'/').filter(|name| *name != b".");
+    let names: Vec<_> = std::iter::once(&b"Files"[..]).chain(segments).collect();
+    let depth = names.len() - 1;
+    html! {
+        h1 {
+            @for (level, name) in names.iter().enumerate() {
+                @if level > 0 { span { "/" } }
+                @if level == depth || depth - level > LINKED {
+                    bdi { (shown(name)) }
+                } @else {
+                    a href=("../".repeat(depth - level)) { bdi { (shown(name)) } }
+                }
+            }
+        }
+    }
+}
+
 fn row(entry: &Entry, name: &[u8]) -> String {
     let slash = if entry.folder { "/" } else { "" };
     let size = if entry.folder { String::new() } else { human(entry.size) };
     // `./` keeps "a:b" from being read as a scheme.
     let markup = html! {
-        tr {
+        tr class=[entry.folder.then_some("d")] {
             td { a href={ "./" (encode_segment(name)) (slash) } { bdi { (shown(name)) (slash) } } }
             td { (size) }
             td { (date(entry.modified)) }
@@ -278,13 +298,32 @@ const ENTRIES_MAX: usize = 100_000;
 pub(crate) const ENTRIES_HELD: usize = 150_000;
 /// A piece is sent when it has reached this many octets.
 const PIECE: usize = 16 << 10;
-const PARENT: &str = "<tr><td><a href=\"../\">../</a></td><td></td><td></td></tr>";
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:60rem;\
-padding:0 1rem}h1{font-size:1.2rem;overflow-wrap:anywhere}table{border-collapse:collapse;\
-width:100%}td{padding:.35rem .5rem;border-top:1px solid #8884}td:first-child{\
-overflow-wrap:anywhere}td+td{text-align:right;white-space:nowrap;color:#888}a{\
-text-decoration:none}a:hover{text-decoration:underline}@media(max-width:30rem){\
-td:last-child{display:none}}";
+/// Folders above that the heading leads to.
+const LINKED: usize = 8;
+const TABLE: &str = "<table><thead><tr><th>Name</th><th>Size</th><th>Modified (UTC)</th></tr>\
+</thead><tbody>";
+const PARENT: &str =
+    "<tr class=\"d\"><td><a href=\"../\"><bdi>../</bdi></a></td><td></td><td></td></tr>";
+const STYLE: &str = ":root{--dim:#666;--line:#8883;--hover:#8881;--page:#999;--folder:#d9a03f}\
+@media(prefers-color-scheme:dark){:root{--dim:#a6a6a6;--page:#777;--folder:#c08a2e}}\
+body{font:16px/1.5 system-ui,sans-serif;margin:1.25rem auto;max-width:64rem;padding:0 1rem}\
+h1{font-size:1.25rem;line-height:1.6;margin:0 .5rem .75rem;overflow-wrap:anywhere}\
+h1 span{color:var(--dim);font-weight:400;padding:0 .35em}\
+table{border-collapse:collapse;width:100%}\
+th{color:var(--dim);font-size:.8rem;font-weight:400;padding:.25rem .5rem;text-align:left}\
+td{border-top:1px solid var(--line);padding:0 .5rem}\
+td a{align-items:baseline;display:flex;gap:.7em;padding:.5rem 0}\
+td a::before{border:1px solid var(--page);border-radius:.1em;box-sizing:border-box;content:'';\
+flex:none;height:.85em;margin:0 .14em;width:.7em}\
+.d a::before{background:var(--folder);border-color:transparent;height:.72em;margin:0;width:.98em}\
+bdi{min-width:0;overflow-wrap:anywhere}th:first-child{width:100%}\
+td+td,th+th{color:var(--dim);font-variant-numeric:tabular-nums;text-align:right;\
+white-space:nowrap}\
+tbody tr:hover{background:var(--hover)}\
+a{text-decoration:none}a:hover{text-decoration:underline}\
+p{color:var(--dim);padding:0 .5rem}\
+@media(max-width:40rem){body{margin-top:.75rem;padding:0 .25rem}\
+td:last-child,th:last-child{display:none}}";
 
 #[cfg(test)]
 mod tests {
@@ -373,20 +412,36 @@ mod tests {
         for part in ["<b>", "hidden", "./etc", "dangling", "<script", "href=\"../\"", "http"] {
             assert!(!text.contains(part), "{part} in {text}");
         }
-        assert!(text.ends_with("</table></body></html>\n"));
+        assert!(text.ends_with("</table></body></html>\n") && !text.contains("is empty"));
         assert!(text.find("./Folder/").unwrap() < text.find("./100").unwrap());
         fs::remove_dir_all(&path).unwrap();
     }
 
     #[test]
     fn page_of_a_folder_leads_back_and_has_no_empty_piece() {
-        let target = Target::parse(b"/a%3Cb/").unwrap();
+        let target = Target::parse(b"/x/a%3Cb/").unwrap();
         let mut page = Page::new(&target, Listing::default());
         let piece = page.next_piece().unwrap();
-        assert!(piece.contains("/a&lt;b"), "{piece}");
-        assert!(piece.contains("href=\"../\""));
+        assert!(piece.contains("<title>/x/a&lt;b</title>"), "{piece}");
+        for part in [
+            "<a href=\"../../\"><bdi>Files</bdi></a>",
+            "<a href=\"../\"><bdi>x</bdi></a>",
+            "<bdi>a&lt;b</bdi></h1>",
+            "<a href=\"../\"><bdi>../</bdi></a>",
+            "This folder is empty.",
+        ] {
+            assert!(piece.contains(part), "{part} in {piece}");
+        }
         assert!(page.is_done());
         assert!(page.next_piece().is_none());
+    }
+
+    #[test]
+    fn deep_folder_has_a_small_heading() {
+        let target = Target::parse("/a".repeat(2_000).as_bytes()).unwrap();
+        let heading = way(&target).into_string();
+        assert_eq!(heading.matches("<a ").count(), LINKED);
+        assert!(heading.len() < 64 << 10, "{}", heading.len());
     }
 
     #[test]
@@ -401,7 +456,7 @@ mod tests {
         while let Some(piece) = page.next_piece() {
             assert!(!piece.is_empty() && piece.len() < PIECE + 4_096);
             pieces += 1;
-            rows += piece.matches("<tr>").count();
+            rows += piece.matches("<a href=\"./file").count();
         }
         assert_eq!(rows, 5_000);
         assert!(pieces > 10);
