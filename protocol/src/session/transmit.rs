@@ -61,7 +61,9 @@ impl Session {
         }
         let timings = &self.config.timings;
         let mut deadline = self.liveness.deadline(self.is_owed(), timings);
-        if let Some(since) = self.received.since.filter(|_| self.profile != Profile::Amahi) {
+        // Without room, time alone cannot send credit: the transport wakes the driver first.
+        let can_credit = self.profile != Profile::Amahi && self.output.has_control_room();
+        if let Some(since) = self.received.since.filter(|_| can_credit) {
             deadline = deadline.min(since + timings.credit_delay);
         }
         if self.profile == Profile::Amahi {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spdy_protocol::{error::Error, session::Profile};
+use spdy_protocol::{error::Error, head::RequestHead, limits::Timings, session::Profile};
 
 use crate::pair::Pair;
 
@@ -116,4 +116,30 @@ fn slow_sender_hears_credit_every_second() {
         assert!(now > heard);
         heard = now;
     }
+}
+
+#[test]
+fn deadline_is_never_in_the_past_while_the_output_is_stuffed() {
+    // Credit is due and there is no room to send it: time alone changes nothing, so a deadline
+    // that has passed would have the driver spin.
+    let mut pair = Pair::new();
+    let key = pair.client.upload("/file", pair.now);
+    pair.settle();
+    let (served, _) = pair.server.take_opened();
+    pair.server.reply(served, false);
+    pair.server.write(served, b"answer", false);
+    let answer = pair.server.session.poll_transmit(pair.now).to_vec();
+    pair.client.session.receive(&answer, pair.now).unwrap();
+    assert_eq!(pair.client.write(key, &[0; 60_000], false), 60_000);
+    let mut head = RequestHead::get("/");
+    head.headers.push("cookie", &[b'x'; 30_000]).unwrap();
+    pair.client.session.open(&head.to_headers().unwrap(), 3, true, pair.now).unwrap();
+    pair.now += Timings::default().credit_delay;
+    pair.client.session.handle_timeout(pair.now);
+    assert!(!pair.client.session.poll_transmit(pair.now).is_empty());
+    assert!(pair.client.session.poll_timeout().unwrap() > pair.now);
+    // With room, it goes out.
+    let before = pair.server.session.windows(None).unwrap().0;
+    pair.settle();
+    assert!(pair.server.session.windows(None).unwrap().0 > before);
 }
