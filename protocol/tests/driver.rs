@@ -9,11 +9,13 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future};
 use spdy_protocol::{
     budget::Budget,
+    frame::Reason,
     head::{RequestHead, ResponseHead},
     limits::PROCESS_BUDGET,
     session::{Config, Profile, Side},
@@ -237,6 +239,53 @@ fn octets_behind_the_handshake_belong_to_the_session() {
         assert!(future::poll_once(open).await.is_none());
     });
     drop(near);
+}
+
+/// A peer that never stops sending and never hears that it is over.
+struct Chatter;
+
+impl AsyncRead for Chatter {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        buf.fill(0);
+        Poll::Ready(Ok(buf.len()))
+    }
+}
+
+impl AsyncWrite for Chatter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn peer_that_never_stops_sending_holds_no_thread_after_the_end() {
+    let (sent, ended) = std::sync::mpsc::channel();
+    #[expect(clippy::disallowed_methods, reason = "what hangs must fail and not hang the test")]
+    std::thread::spawn(move || {
+        let budget = Arc::new(Budget::new(PROCESS_BUDGET));
+        let mut config = Config::new(Side::Client, Profile::Ours, budget);
+        config.timings.ping_answer = Duration::from_millis(50);
+        let (near, _, driver) = tunnel(Chatter, config, Vec::new());
+        near.close(Reason::Ok);
+        sent.send(future::block_on(driver))
+    });
+    assert!(ended.recv_timeout(Duration::from_secs(20)).is_ok(), "the driver never came back");
 }
 
 #[test]

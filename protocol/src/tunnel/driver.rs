@@ -230,9 +230,16 @@ impl Driver {
         }
         let mut unread = [0; 1_024];
         // The same waker as for every read: a transport keeps one, and wakes the one it replaces.
-        let mut cx = Context::from_waker(&self.read_waker);
-        while let Ok(1..) = ready!(Pin::new(&mut **io).poll_read(&mut cx, &mut unread)) {}
-        Poll::Ready(())
+        let mut read_cx = Context::from_waker(&self.read_waker);
+        for _ in 0..RECEIVE / unread.len() {
+            let read = ready!(Pin::new(&mut **io).poll_read(&mut read_cx, &mut unread));
+            if !matches!(read, Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+        // A peer that never stops sending has its turn like all others, until the time is up.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
