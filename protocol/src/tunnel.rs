@@ -12,6 +12,7 @@ mod driver;
 mod stream;
 
 use std::{
+    collections::BTreeMap,
     future::poll_fn,
     io,
     pin::Pin,
@@ -69,7 +70,8 @@ where
             session: Session::new(config, now()),
             driver: None,
             acceptor: None,
-            openers: Vec::new(),
+            openers: BTreeMap::new(),
+            next_opener: 0,
             streams: Vec::new(),
             unflushed: false,
             flushes: 0,
@@ -103,6 +105,7 @@ impl Tunnel {
         if let Some(done) = self.try_open(&headers, priority, end, None) {
             return done;
         }
+        let opener = Opener::new(&self.shared);
         let deadline = now() + self.shared.open_wait;
         loop {
             // Budget that another tunnel gives back is not announced here: look again by time too.
@@ -112,7 +115,7 @@ impl Tunnel {
                 None
             };
             let room = poll_fn(|cx| {
-                self.try_open(&headers, priority, end, Some(cx))
+                self.try_open(&headers, priority, end, Some((&opener, cx)))
                     .map_or(Poll::Pending, |done| Poll::Ready(Some(done)))
             });
             match room.or(again).await {
@@ -128,7 +131,7 @@ impl Tunnel {
         headers: &Headers,
         priority: u8,
         end: bool,
-        cx: Option<&mut Context<'_>>,
+        waiting: Option<(&Opener<'_>, &Context<'_>)>,
     ) -> Option<Result<Stream, OpenError>> {
         let mut state = self.shared.lock();
         match state.session.open(headers, priority, end, now()) {
@@ -139,8 +142,8 @@ impl Tunnel {
             Err(OpenRefused::Closed) => Some(Err(OpenError::Closed)),
             Err(OpenRefused::TooLarge) => Some(Err(OpenError::Head)),
             Err(OpenRefused::Wait) => {
-                if let Some(cx) = cx {
-                    state.openers.push(cx.waker().clone());
+                if let Some((opener, cx)) = waiting {
+                    state.openers.insert(opener.ticket, cx.waker().clone());
                 }
                 // Somebody may have been cut to make room.
                 state.pump_without_driver();
@@ -270,7 +273,9 @@ struct State {
     session: Session,
     driver: Option<Waker>,
     acceptor: Option<Waker>,
-    openers: Vec<Waker>,
+    /// Who waits to open a stream, by ticket: one entry each, which goes with its [`Opener`].
+    openers: BTreeMap<u64, Waker>,
+    next_opener: u64,
     /// By slot of the session's table.
     streams: Vec<Wakers>,
     /// The transport may hold octets that it has not passed on.
@@ -279,6 +284,27 @@ struct State {
     flushes: u32,
     /// The transport is dead.
     broken: Option<io::ErrorKind>,
+}
+
+/// The place of one call among those that wait to open a stream.
+struct Opener<'a> {
+    shared: &'a Shared,
+    ticket: u64,
+}
+
+impl<'a> Opener<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let mut state = shared.lock();
+        state.next_opener += 1;
+        Self { shared, ticket: state.next_opener }
+    }
+}
+
+impl Drop for Opener<'_> {
+    fn drop(&mut self) {
+        // A waker that is left behind keeps the memory of its task.
+        self.shared.lock().openers.remove(&self.ticket);
+    }
 }
 
 /// Who waits for a stream.
@@ -355,13 +381,17 @@ impl State {
                         wake(&mut wakers.watch);
                     }
                 }
-                Event::Room => self.openers.drain(..).for_each(Waker::wake),
+                Event::Room => self.wake_openers(),
                 Event::Closing => {
                     wake(&mut self.acceptor);
-                    self.openers.drain(..).for_each(Waker::wake);
+                    self.wake_openers();
                 }
             }
         }
+    }
+
+    fn wake_openers(&mut self) {
+        std::mem::take(&mut self.openers).into_values().for_each(Waker::wake);
     }
 
     fn wakers(&mut self, key: Key) -> &mut Wakers {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    future::Future,
     io,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -286,6 +287,33 @@ fn peer_that_never_stops_sending_holds_no_thread_after_the_end() {
         sent.send(future::block_on(driver))
     });
     assert!(ended.recv_timeout(Duration::from_secs(20)).is_ok(), "the driver never came back");
+}
+
+#[test]
+fn openers_that_gave_up_leave_nothing_behind() {
+    struct Count;
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {}
+    }
+    let (client, _server) = wires(None, 1_000_000);
+    let budget = Arc::new(Budget::new(PROCESS_BUDGET));
+    let mut config = Config::new(Side::Client, Profile::Ours, budget);
+    config.streams = 1;
+    let (near, _, _driver) = tunnel(client, config, Vec::new());
+    let head = RequestHead::get("/");
+    let _held = future::block_on(near.open(&head, 3, true)).unwrap();
+    let count = Arc::new(Count);
+    let waker = Waker::from(Arc::clone(&count));
+    for _ in 0..10 {
+        let mut open = Box::pin(near.open(&head, 3, true));
+        for _ in 0..10 {
+            assert!(open.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+    }
+    drop(waker);
+    // The reactor lets go of timers that were dropped when it next looks at its timers.
+    future::block_on(async_io::Timer::after(Duration::from_millis(10)));
+    assert_eq!(Arc::strong_count(&count), 1, "a waker keeps the memory of its task");
 }
 
 #[test]
