@@ -310,6 +310,7 @@ impl Session {
         if credit == 0 || max == 0 {
             stream.wants_write = true;
             self.forfeit(key);
+            self.give_turns();
             return Poll::Pending;
         }
         let (pass, priority, turn) = (stream.pass, stream.priority, stream.turn);
@@ -339,9 +340,9 @@ impl Session {
             let count = fill(octets)?;
             Ok((count, end && count == max))
         }) {
-            Ok(count) if count > 0 => count,
+            Ok(count @ 1..) => count,
             nothing => {
-                // It goes to the disk, perhaps: others may have its turn.
+                // Its disk may take seconds; those who wait must not.
                 self.forfeit(key);
                 self.give_turns();
                 return Poll::Ready(nothing);
@@ -720,10 +721,12 @@ impl Session {
         if stream.state != StreamState::Closed {
             return;
         }
+        let (released, charged) = (stream.released, stream.charged);
         self.schedule.leave(key);
-        self.promised -= std::mem::take(&mut stream.turn).min(self.promised);
-        if stream.released {
-            self.account.release(stream.charged);
+        self.forfeit(key);
+        self.give_turns();
+        if released {
+            self.account.release(charged);
             self.table.remove(key);
             self.remember(key.id);
             self.wake_opener();

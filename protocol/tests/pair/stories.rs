@@ -9,7 +9,7 @@ use spdy_protocol::{
         CREDIT_STEP_MAX, INITIAL_WINDOW, STREAM_WINDOW_HEAD_START, STREAM_WINDOW_MAX, STREAMS,
         TUNNEL_BUDGET,
     },
-    session::{Key, OpenRefused, Profile, Side},
+    session::{Event, Key, OpenRefused, Profile, Side},
 };
 
 use crate::pair::{Pair, payload};
@@ -227,6 +227,70 @@ fn streams_beyond_the_limit_wait_and_get_the_next_free_slot() {
     assert_eq!(pair.server.opened.len(), STREAMS);
     pair.client.session.release(keys[0]);
     assert!(pair.client.try_get("/", pair.now).is_ok());
+}
+
+#[test]
+fn turns_that_are_not_used_go_to_those_who_wait() {
+    let mut pair = Pair::new();
+    let keys: Vec<Key> = (0..7).map(|_| pair.client.get("/", pair.now)).collect();
+    pair.settle();
+    let served: Vec<Key> = keys.iter().map(|_| pair.server.take_opened().0).collect();
+    served.iter().for_each(|key| pair.server.reply(*key, false));
+    pair.settle();
+    // The first fills the output; the others wait for a turn.
+    assert!(pair.server.write(served[0], &[0; 65_528], false) > 0);
+    for key in &served[1..] {
+        assert_eq!(pair.server.write(*key, &[0; 65_528], false), 0);
+    }
+    let told = told_to_write(&mut pair);
+    // Four are told, and their disk has nothing for them yet; nothing else is sent.
+    assert_eq!(told.len(), 4);
+    for key in told {
+        let cold = || std::io::Error::from(std::io::ErrorKind::WouldBlock);
+        let polled = pair.server.session.write_with(key, 65_528, false, |_| Err(cold()));
+        assert!(matches!(polled, Poll::Ready(Err(_))));
+    }
+    assert!(!pair.server.session.wants_transmit());
+    let events = std::iter::from_fn(|| pair.server.session.poll_event());
+    assert_eq!(events.filter(|event| matches!(event, Event::Writable(_))).count(), 2);
+}
+
+#[test]
+fn turns_of_streams_that_are_reset_go_to_those_who_wait() {
+    let mut pair = Pair::new();
+    let keys: Vec<Key> = (0..6).map(|_| pair.client.get("/", pair.now)).collect();
+    pair.settle();
+    let served: Vec<Key> = keys.iter().map(|_| pair.server.take_opened().0).collect();
+    served.iter().for_each(|key| pair.server.reply(*key, false));
+    pair.settle();
+    assert!(pair.server.write(served[0], &[0; 65_528], false) > 0);
+    for key in &served[1..] {
+        assert_eq!(pair.server.write(*key, &[0; 65_528], false), 0);
+    }
+    let told = told_to_write(&mut pair);
+    let waits = *served[1..].iter().find(|key| !told.contains(key)).unwrap();
+    for key in told {
+        let at = served.iter().position(|served| *served == key).unwrap();
+        pair.client.session.release(keys[at]);
+    }
+    let resets = pair.client.session.poll_transmit(pair.now).to_vec();
+    pair.server.session.receive(&resets, pair.now).unwrap();
+    let mut events = std::iter::from_fn(|| pair.server.session.poll_event());
+    assert!(events.any(|event| event == Event::Writable(waits)));
+}
+
+/// Takes the server's output, once, and returns who was told to write then.
+fn told_to_write(pair: &mut Pair) -> Vec<Key> {
+    while pair.server.session.poll_event().is_some() {}
+    let len = pair.server.session.poll_transmit(pair.now).len();
+    pair.server.session.transmitted(len);
+    let events = std::iter::from_fn(|| pair.server.session.poll_event());
+    events
+        .filter_map(|event| match event {
+            Event::Writable(key) => Some(key),
+            _ => None,
+        })
+        .collect()
 }
 
 #[test]
