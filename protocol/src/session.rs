@@ -213,6 +213,8 @@ impl Session {
         let Some(id) = StreamId::new(self.next_id) else { return Err(OpenRefused::Closed) };
         self.next_id = self.next_id.checked_add(2).filter(|id| *id <= frame::MAX_31).unwrap_or(0);
         self.liveness.on_request(now, &self.config.timings);
+        // A stream that was reset frees its slot at the peer before this one needs it.
+        self.encode_resets();
 
         let mut stream = Stream::new(StreamState::AwaitingReply { fin }, priority, now);
         stream.send_window = Window::new(self.peer_window);

@@ -157,10 +157,7 @@ impl Session {
             self.greeting = false;
             self.greet();
         }
-        while self.output.has_control_room() {
-            let Some((stream, status)) = self.resets.pop_front() else { break };
-            self.send(&Control::RstStream { stream, status: status as u32 });
-        }
+        self.encode_resets();
         self.encode_credit(now);
         if self.output.has_control_room()
             && let Some(id) = self.liveness.take_due(now)
@@ -171,6 +168,13 @@ impl Session {
             && let Some(reason) = self.goaway.take()
         {
             self.say_goodbye(reason);
+        }
+    }
+
+    pub(super) fn encode_resets(&mut self) {
+        while self.output.has_control_room() {
+            let Some((stream, status)) = self.resets.pop_front() else { break };
+            self.send(&Control::RstStream { stream, status: status as u32 });
         }
     }
 

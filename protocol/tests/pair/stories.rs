@@ -230,6 +230,30 @@ fn streams_beyond_the_limit_wait_and_get_the_next_free_slot() {
 }
 
 #[test]
+fn freed_slot_reaches_the_peer_before_the_stream_that_takes_it() {
+    let mut pair = Pair::new();
+    let keys: Vec<Key> = (0..STREAMS).map(|_| pair.client.get("/", pair.now)).collect();
+    pair.settle();
+    pair.client.session.release(keys[0]);
+    let next = pair.client.get("/", pair.now);
+    pair.split = 1;
+    while pair.client.session.wants_transmit() {
+        let octets = pair.client.session.poll_transmit(pair.now).to_vec();
+        pair.client.session.transmitted(octets.len());
+        for octet in octets {
+            pair.server.session.receive(&[octet], pair.now).unwrap();
+            // The agent's task lets go as soon as it hears of the reset.
+            let (first, _) = pair.server.opened[0];
+            if pair.server.session.failure(first).is_some() {
+                pair.server.session.release(first);
+            }
+        }
+    }
+    pair.settle();
+    assert_eq!(pair.client.session.failure(next), None);
+}
+
+#[test]
 fn turns_that_are_not_used_go_to_those_who_wait() {
     let mut pair = Pair::new();
     let keys: Vec<Key> = (0..7).map(|_| pair.client.get("/", pair.now)).collect();
