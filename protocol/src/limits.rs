@@ -76,7 +76,9 @@ pub const PING_ANSWERS: usize = 8;
 
 /// Ids of streams that were reset or closed a moment ago, kept so that frames still under way are
 /// told from frames for streams that never were.
-pub const RECENT_IDS: usize = 64;
+/// Twice the streams there can be: when all end at once, and as many again, what their peer has
+/// under way is still known.
+pub const RECENT_IDS: usize = 2 * STREAMS;
 
 /// Cheap frames (PING, SETTINGS, RST before a reply, empty DATA, tiny WINDOW_UPDATE, unknown
 /// types) that a peer may send in a burst. Useful frames and time give them back.

@@ -558,3 +558,24 @@ fn soup_of_frames_never_panics_and_keeps_every_bound() {
         }
     }
 }
+
+#[test]
+fn data_under_way_to_many_cancelled_streams_is_no_flood() {
+    // All visitors leave at once; what their agent has under way was sent in good faith.
+    let mut pair = Pair::new();
+    let keys: Vec<Key> = (0..STREAMS).map(|_| pair.client.get("/", pair.now)).collect();
+    pair.settle();
+    let mut raw = Raw::new();
+    keys.iter().for_each(|key| {
+        raw.reply(key.id.value(), false);
+    });
+    for _ in 0..20 {
+        keys.iter().for_each(|key| {
+            raw.data(key.id.value(), 1_000, false);
+        });
+    }
+    keys.iter().for_each(|key| pair.client.session.release(*key));
+    let before = pair.client.session.counters().resets_sent;
+    assert_eq!(pair.client.session.receive(&raw.octets, pair.now), Ok(()));
+    assert_eq!(pair.client.session.counters().resets_sent, before);
+}
