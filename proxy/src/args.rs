@@ -20,6 +20,7 @@ use spdy_protocol::join::is_origin_name;
 use crate::{
     config::{self, ConfigError},
     log::{Level, Log},
+    registry::ANONYMOUS,
     settings::Settings,
 };
 
@@ -195,6 +196,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                 let name = &pair.name;
                 return Err(usage(format_args!(
                     "{name:?} is no name: [a-z0-9-], 1 to 63 characters"
+                )));
+            }
+            if pair.name == ANONYMOUS {
+                return Err(usage(format_args!(
+                    "{ANONYMOUS:?} is the name of agents without credentials, who would take it"
                 )));
             }
             for address in &pair.address {
@@ -421,6 +427,7 @@ mod tests {
             "spdy-proxy nonsense",
             "spdy-proxy pair",
             "spdy-proxy pair NAS",
+            "spdy-proxy pair anonymous",
             "spdy-proxy pair nas1 --address nonsense",
             "spdy-proxy pair nas1 --address host:0",
             "spdy-proxy pair nas1 --address ::1:80",

@@ -308,6 +308,8 @@ impl Label {
     }
 }
 
+/// The origin of agents that do not prove who they are.
+pub(crate) const ANONYMOUS: &str = "anonymous";
 /// Octets of a DNS label.
 const LABEL_MAX: usize = 63;
 

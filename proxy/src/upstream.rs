@@ -25,7 +25,7 @@ use spdy_protocol::{
 use crate::{
     gate::Pass,
     log::{Escaped, Level},
-    registry::{Run, Stale, Upstream},
+    registry::{ANONYMOUS, Run, Stale, Upstream},
     socket::Socket,
     state::StateError,
     stop::Phase,
@@ -343,8 +343,6 @@ async fn run(shared: &Shared, link: Link) {
     drop(place);
 }
 
-/// The origin of agents that do not prove who they are.
-const ANONYMOUS: &str = "anonymous";
 /// Octets of a PUT: more is malformed.
 const PUT_MAX: usize = 16_384;
 /// One reason for a wrong token and for a name that is not known, so that names cannot be probed.
