@@ -17,11 +17,11 @@ pub mod service;
 
 pub mod h1;
 
-pub mod visitor;
+pub mod http;
 
 pub mod observe;
 
-pub mod http;
+pub mod visitor;
 
 pub mod fixture;
 
