@@ -12,7 +12,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -135,7 +135,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     SystemRandom::new().fill(&mut run).map_err(|_| StartError::Random)?;
     let origin = Origin::new(&settings.origin, settings.log.clone()).map_err(StartError::Root)?;
     let shared = Rc::new(Shared {
-        executor: executor.clone(),
+        executor: Rc::downgrade(&executor),
         origin: Rc::new(origin),
         budget: Arc::new(Budget::new(limits::PROCESS_BUDGET)),
         run,
@@ -173,7 +173,8 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
 
 /// What the supervisors of one agent have in common.
 struct Shared {
-    executor: Rc<LocalExecutor<'static>>,
+    /// Weak: the tasks hold this, and the executor holds the tasks.
+    executor: Weak<LocalExecutor<'static>>,
     origin: Rc<Origin>,
     budget: Arc<Budget>,
     run: [u8; 8],
@@ -218,7 +219,7 @@ impl Shared {
                 Poll::Pending => Poll::Pending,
             });
             match next.await {
-                Ok((head, stream)) => self.spawn(head, stream),
+                Ok((head, stream)) => self.serve(head, stream),
                 Err(last) => return last,
             }
         }
@@ -233,7 +234,7 @@ impl Shared {
     ) {
         let drained = async {
             while let Some((head, stream)) = incoming.accept().await {
-                self.spawn(head, stream);
+                self.serve(head, stream);
             }
             true
         };
@@ -249,8 +250,13 @@ impl Shared {
         let _ = driver.await;
     }
 
-    fn spawn(&self, head: RequestHead, stream: Stream) {
-        self.executor.spawn(self.origin.clone().serve(head, stream)).detach();
+    fn serve(&self, head: RequestHead, stream: Stream) {
+        self.spawn(self.origin.clone().serve(head, stream)).detach();
+    }
+
+    fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> Task<T> {
+        let executor = self.executor.upgrade();
+        executor.expect("who calls this is a task of that executor").spawn(task)
     }
 }
 
@@ -369,7 +375,7 @@ impl Supervisor {
         self.told.clear();
         let spread = link.welcome.as_ref().map_or(Duration::ZERO, |welcome| welcome.spread);
         let (tunnel, mut incoming, driver) = self.start(link);
-        let mut driver = self.shared.executor.spawn(driver);
+        let mut driver = self.shared.spawn(driver);
 
         let stopped = self.stopped.clone();
         let shared = self.shared.clone();
@@ -389,7 +395,7 @@ impl Supervisor {
         if accepted == Some(Accepted::Last) {
             self.log_down(&tunnel, born, "goaway");
             self.draining.retain(|task| !task.is_finished());
-            self.draining.push(self.shared.executor.spawn(async move {
+            self.draining.push(self.shared.spawn(async move {
                 shared.finish(&tunnel, &mut incoming, &mut driver).await;
             }));
             return State::Disconnected(Cause::Goaway { spread });

@@ -319,3 +319,26 @@ fn missing_root_is_an_error_before_any_dial() {
     assert!(async_io::block_on(run).is_err());
     assert!(fs::metadata(folder.path()).is_ok());
 }
+
+#[test]
+fn agent_that_is_dropped_cuts_its_tunnels() {
+    let folder = Folder::new();
+    let proxy = Proxy::new();
+    let agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
+    let executor = Rc::new(LocalExecutor::new());
+    let test = async {
+        let running = executor.spawn(supervise::run(agent.settings, std::future::pending()));
+        let mut accepted = proxy.accept().await.unwrap();
+        accepted.answer(&fixture::established()).await;
+        agent.lines.wait_for("event=tunnel_up").await;
+        drop(running);
+        // Its greeting, then the end.
+        let mut octets = Vec::new();
+        let _ = futures_lite::AsyncReadExt::read_to_end(&mut accepted.io, &mut octets).await;
+    };
+    let late = async {
+        Timer::after(Duration::from_secs(20)).await;
+        panic!("the tunnel outlives its agent");
+    };
+    async_io::block_on(executor.run(or(test, late)));
+}

@@ -339,12 +339,14 @@ impl Session {
             let count = fill(octets)?;
             Ok((count, end && count == max))
         }) {
-            Ok(count) => count,
-            Err(error) => return Poll::Ready(Err(error)),
+            Ok(count) if count > 0 => count,
+            nothing => {
+                // It goes to the disk, perhaps: others may have its turn.
+                self.forfeit(key);
+                self.give_turns();
+                return Poll::Ready(nothing);
+            }
         };
-        if filled == 0 {
-            return Poll::Ready(Ok(0));
-        }
         self.promised -= std::mem::take(&mut stream.turn).min(self.promised);
         stream.send_window.consume(filled);
         if profile == Profile::Amahi && side == Side::Server {

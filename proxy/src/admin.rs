@@ -81,7 +81,7 @@ fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
     writeln!(page, "handshakes_refused {}", shared.registry.totals.refused())?;
     write_totals(page, "requests_", &shared.registry.totals, '\n')?;
     for upstream in upstreams {
-        write!(page, "tunnel {} ", upstream.id)?;
+        write!(page, "tunnel {} origin={} ", upstream.id, upstream.origin)?;
         write_upstream(page, &upstream)?;
         write_totals(page, "requests_", &upstream.totals, ' ')?;
         page.push('\n');
@@ -100,8 +100,7 @@ fn write_upstream(text: &mut String, upstream: &Upstream) -> std::fmt::Result {
     let counters = upstream.tunnel.counters();
     write!(
         text,
-        "origin={} peer={} software={} profile={:?} since={} ",
-        upstream.origin,
+        "peer={} software={} profile={:?} since={} ",
         upstream.peer,
         Escaped(&upstream.software),
         upstream.tunnel.profile(),

@@ -8,9 +8,12 @@ use std::{
     sync::atomic::Ordering::Relaxed,
 };
 
+use async_io::block_on;
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use spdy_proxy::state::Port;
 use support::{
     Proxy, Visitor,
-    agent::{Agent, Role},
+    agent::{Agent, Role, dial},
     pattern, wait_until,
 };
 
@@ -275,20 +278,54 @@ fn an_upgrade_that_the_agent_declines_or_cannot_is_an_ordinary_request() {
 #[test]
 fn tls_for_visitors_carries_the_same() {
     let proxy = Proxy::with(|settings| settings.tls = true);
-    let role = Role::new("nas1");
-    support::agent::join(&proxy, &role);
-    let pin = proxy.state.identity(spdy_proxy::state::Port::Http).unwrap().pin();
-    async_io::block_on(async {
-        use futures_lite::{AsyncReadExt, AsyncWriteExt};
-        let mut io = support::agent::dial(proxy.http, pin).await;
-        let request = "GET /ping HTTP/1.1\r\nHost: nas1\r\nConnection: close\r\n\r\n";
-        io.write_all(request.as_bytes()).await.unwrap();
-        io.flush().await.unwrap();
-        let mut answer = String::new();
-        // A connection that ends without close_notify would be an error here.
-        io.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let _agent = Agent::start(&proxy, "nas1");
+    let pin = proxy.state.identity(Port::Http).unwrap().pin();
+    let get = |path: &str| {
+        block_on(async {
+            let mut io = dial(proxy.http, pin).await;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: nas1\r\nConnection: close\r\n\r\n");
+            io.write_all(request.as_bytes()).await.unwrap();
+            io.flush().await.unwrap();
+            let mut answer = Vec::new();
+            // A connection that ends without close_notify is an error here.
+            let ended = io.read_to_end(&mut answer).await;
+            (answer, ended.is_ok())
+        })
+    };
+    wait_until("the tunnel is in use", || get("/ping").0.starts_with(b"HTTP/1.1 200 "));
+    let (answer, is_whole) = get("/big/3000000");
+    assert!(is_whole && answer.ends_with(&pattern(3_000_000)));
+    let (answer, _) = get("/head");
+    assert!(String::from_utf8(answer).unwrap().contains("\nGET https nas1\n"));
+    let (answer, is_whole) = get("/short/99999");
+    assert!(!is_whole && answer.len() < 100_000);
+}
+
+#[test]
+fn an_upgrade_over_tls_joins_both_ends() {
+    let proxy = Proxy::with(|settings| settings.tls = true);
+    let _agent = Agent::start(&proxy, "nas1");
+    let pin = proxy.state.identity(Port::Http).unwrap().pin();
+    let upgrade = || {
+        block_on(async {
+            let mut io = dial(proxy.http, pin).await;
+            let head = "Host: nas1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+            io.write_all(format!("GET /upgrade HTTP/1.1\r\n{head}hello").as_bytes()).await.unwrap();
+            io.close().await.unwrap();
+            let mut answer = String::new();
+            let _ = io.read_to_string(&mut answer).await;
+            answer
+        })
+    };
+    let mut answer = String::new();
+    wait_until("the tunnel is in use", || {
+        answer = upgrade();
+        !answer.starts_with("HTTP/1.1 503 ")
     });
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\nhellobye"),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -155,6 +155,22 @@ impl Visitor {
         self.stream.write_all(octets)
     }
 
+    /// Sends as much as the buffers on the way take at once.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub fn send_what_fits(&mut self, mut octets: &[u8]) {
+        self.stream.set_nonblocking(true).unwrap_or_else(|error| panic!("{error}"));
+        while !octets.is_empty() {
+            match self.stream.write(octets) {
+                Ok(len) => octets = &octets[len..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.stream.set_nonblocking(false).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Sends FIN; what was asked for can still be read.
     ///
     /// # Panics

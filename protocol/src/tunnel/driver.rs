@@ -61,6 +61,8 @@ impl Wake for Reading {
 /// Octets that one poll of the driver reads at most; what it brings a stream is handed on as one
 /// piece.
 const RECEIVE: usize = 65_536;
+/// Largest payload of a TLS record, in octets.
+const RECORD: usize = 16_384;
 
 thread_local! {
     /// The receive buffer of this thread's drivers: an idle tunnel holds none.
@@ -129,7 +131,7 @@ impl Driver {
         buffer.resize(RECEIVE, 0);
         let (filled, ended) = self.fill(&mut buffer);
         self.receive(&buffer[..filled]);
-        let more = filled == buffer.len() && ended.is_none();
+        let more = filled + RECORD > buffer.len() && ended.is_none();
         BUFFER.set(buffer);
         if let Some(kind) = ended {
             let mut state = self.shared.lock();
@@ -145,7 +147,8 @@ impl Driver {
         let Some(io) = io.as_mut() else { return (0, Some(io::ErrorKind::NotConnected)) };
         let mut cx = Context::from_waker(&self.read_waker);
         let mut filled = 0;
-        while filled < buffer.len() {
+        // A record that finds less room than it needs is copied once more by the TLS below.
+        while filled + RECORD <= buffer.len() {
             match Pin::new(&mut **io).poll_read(&mut cx, &mut buffer[filled..]) {
                 Poll::Ready(Ok(0)) => return (filled, Some(io::ErrorKind::UnexpectedEof)),
                 Poll::Ready(Ok(count)) => filled += count,
@@ -226,7 +229,9 @@ impl Driver {
             return Poll::Ready(());
         }
         let mut unread = [0; 1_024];
-        while let Ok(1..) = ready!(Pin::new(&mut **io).poll_read(cx, &mut unread)) {}
+        // The same waker as for every read: a transport keeps one, and wakes the one it replaces.
+        let mut cx = Context::from_waker(&self.read_waker);
+        while let Ok(1..) = ready!(Pin::new(&mut **io).poll_read(&mut cx, &mut unread)) {}
         Poll::Ready(())
     }
 }

@@ -35,7 +35,8 @@ impl Client {
 /// The host that a request is for; empty only in HTTP/1.0.
 ///
 /// # Errors
-/// No or several `Host` in HTTP/1.1 (RFC 9112 3.2), or one that no host can be.
+/// No or several `Host` in HTTP/1.1 (RFC 9112 3.2), or one that no host can be; a target that is
+/// an authority alone, which is for CONNECT only (RFC 9112 3.2.3).
 pub(super) fn host(parts: &Parts) -> Result<&str, Failure> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let named = hosts.next();
@@ -46,7 +47,11 @@ pub(super) fn host(parts: &Parts) -> Result<&str, Failure> {
         return Err(Failure::Request("no host"));
     }
     // The absolute form wins over the header (RFC 9112 3.2.2).
-    let host = match parts.uri.authority() {
+    let authority = parts.uri.authority();
+    if authority.is_some() && parts.uri.scheme().is_none() && parts.method != Method::CONNECT {
+        return Err(Failure::Request("a target that is none"));
+    }
+    let host = match authority {
         Some(authority) => authority.as_str(),
         None => named.map_or(Ok(""), |named| named.to_str().map_err(|_| BAD_HOST))?,
     };
@@ -258,6 +263,11 @@ mod tests {
         absolute.uri = "http://user@b/x".parse().unwrap();
         assert_eq!(host(&absolute), Err(BAD_HOST));
         assert_eq!(request(&absolute, "b:80", STRANGER, "").unwrap().path, b"/x");
+        // `GET x HTTP/1.1` is no way to ask for /.
+        absolute.uri = "x".parse().unwrap();
+        assert_eq!(host(&absolute), Err(Failure::Request("a target that is none")));
+        absolute.method = Method::CONNECT;
+        assert_eq!(host(&absolute), Ok("x"));
     }
 
     #[test]

@@ -279,9 +279,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
                 // Without close_notify it may have been cut by anybody.
                 Input::Broken => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             }
+            let was_idle = this.outgoing.is_empty();
             let filled = ready!(this.poll_batch(cx, buf))?;
-            if !this.outgoing.is_empty() {
-                // An answer to a key update; if it cannot go now it goes with the next write.
+            if was_idle && !this.outgoing.is_empty() {
+                // rustls has something to say; if it cannot go now it goes with the next write.
+                // What a writer waits for is left to it: only its waker is waited with.
                 let _ = this.poll_outgoing(cx)?;
             }
             if filled > 0 {
@@ -630,5 +632,70 @@ mod tests {
             server.read_exact(&mut octets).await.unwrap();
             assert_eq!(&octets, b"split");
         });
+    }
+
+    /// A transport that moves at most so many octets at a time.
+    struct Crumbs(Async<TcpStream>, usize);
+
+    impl AsyncRead for Crumbs {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            let most = self.1.min(buf.len());
+            Pin::new(&mut self.0).poll_read(cx, &mut buf[..most])
+        }
+    }
+
+    impl AsyncWrite for Crumbs {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let most = self.1.min(buf.len());
+            Pin::new(&mut self.0).poll_write(cx, &buf[..most])
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_close(cx)
+        }
+    }
+
+    #[test]
+    fn records_in_crumbs_are_put_together() {
+        for (version, crumb) in [(&TLS12, 1), (&TLS13, 1), (&TLS13, 7), (&TLS13, 16_389)] {
+            block_on(async {
+                let ends = Ends::new(version);
+                let (client, server) = Ends::sockets().await;
+                let connector = TlsConnector::from(Arc::clone(&ends.client));
+                let name = ServerName::try_from("localhost").unwrap();
+                let octets = pattern(40_000);
+                let speaking = async {
+                    let mut client = connector.connect(name, client).await?;
+                    client.write_all(&octets).await?;
+                    client.flush().await?;
+                    let mut back = vec![0; octets.len()];
+                    client.read_exact(&mut back).await?;
+                    Ok::<_, io::Error>(back)
+                };
+                let answering = async {
+                    let io = Crumbs(server, crumb);
+                    let mut server = TlsStream::accept(Arc::clone(&ends.server), io).await?;
+                    let mut received = vec![0; octets.len()];
+                    server.read_exact(&mut received).await?;
+                    server.write_all(&received).await?;
+                    server.flush().await?;
+                    Ok(received)
+                };
+                let (back, received) = future::try_zip(speaking, answering).await.unwrap();
+                assert!(received == octets && back == octets, "{crumb}");
+            });
+        }
     }
 }

@@ -54,6 +54,8 @@ pub struct Proxy {
     pub state: State,
     pub pin: [u8; 32],
     pub stop: Stop,
+    /// Whether visitors speak TLS.
+    pub is_tls: bool,
     running: Option<JoinHandle<Result<(), StartError>>>,
     _folder: Folder,
 }
@@ -71,6 +73,7 @@ impl Proxy {
         settings.log = Log::silent();
         settings.timings.grace = LIMIT;
         change(&mut settings);
+        let is_tls = settings.tls;
         let server = Server::bind(settings).unwrap();
         let state = server.state().clone();
         Self {
@@ -79,6 +82,7 @@ impl Proxy {
             pin: state.identity(Port::Tunnel).unwrap().pin(),
             state,
             stop: server.handle(),
+            is_tls,
             running: Some(std::thread::spawn(move || server.run())),
             _folder: folder,
         }
