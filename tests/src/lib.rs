@@ -23,10 +23,10 @@ pub mod observe;
 
 pub mod visitor;
 
+pub mod media;
+
 pub mod fixture;
 
 pub mod link;
-
-pub mod media;
 
 pub mod source;
