@@ -11,9 +11,9 @@ pub mod fuzz;
 
 pub mod raw;
 
-pub mod wire;
-
 pub mod service;
+
+pub mod wire;
 
 pub mod h1;
 
