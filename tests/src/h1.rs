@@ -2,7 +2,7 @@
 //! hyper.
 //!
 //! It owns the connection and the patience. What async-h1 cannot say (HTTP/1.0, two requests at
-//! once, half-closed connections) is [`crate::http`]'s.
+//! once, half-closed connections) is [`crate::visitor`]'s.
 
 use std::{
     future::Future,
@@ -26,12 +26,12 @@ use crate::fixture::PATIENCE;
 
 /// A connection to an HTTP port. Requests go one after the other.
 #[derive(Debug)]
-pub struct Visitor {
+pub struct Client {
     socket: TcpStream,
     to: SocketAddr,
 }
 
-impl Visitor {
+impl Client {
     /// Connects.
     ///
     /// # Panics
@@ -67,7 +67,7 @@ impl Visitor {
     /// Sends a request and reads the whole answer.
     ///
     /// # Panics
-    /// As [`Visitor::begin`], and when the body has not the length that was announced.
+    /// As [`Client::begin`], and when the body has not the length that was announced.
     pub async fn ask(&self, request: Request) -> Answer {
         let is_head = request.method() == Method::Head;
         let mut response = self.begin(request).await;
@@ -87,7 +87,7 @@ impl Visitor {
     /// GET of `target`, whole.
     ///
     /// # Panics
-    /// As [`Visitor::ask`].
+    /// As [`Client::ask`].
     pub async fn get(&self, target: &str) -> Answer {
         self.ask(self.request(Method::Get, target)).await
     }
@@ -95,7 +95,7 @@ impl Visitor {
     /// GET with one header.
     ///
     /// # Panics
-    /// As [`Visitor::ask`].
+    /// As [`Client::ask`].
     pub async fn get_with(&self, target: &str, name: &str, value: &str) -> Answer {
         let mut request = self.request(Method::Get, target);
         request.insert_header(name, value);

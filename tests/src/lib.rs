@@ -11,22 +11,22 @@ pub mod fuzz;
 
 pub mod raw;
 
-pub mod wire;
-
 pub mod service;
+
+pub mod wire;
 
 pub mod h1;
 
-pub mod visitor;
+pub mod http;
 
 pub mod observe;
 
-pub mod http;
+pub mod visitor;
+
+pub mod media;
 
 pub mod fixture;
 
 pub mod link;
-
-pub mod media;
 
 pub mod source;

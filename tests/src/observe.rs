@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-use crate::visitor::Visitor;
+use crate::{fixture::Cost, visitor::Visitor};
 
 /// Sends a signal to a process that a test started.
 ///
@@ -26,7 +26,7 @@ pub fn signal(id: u32, signal: Signal) {
 /// When it is gone.
 #[must_use]
 pub fn memory(id: u32) -> u64 {
-    kibibytes(id, "VmRSS:") << 10
+    cost(id).resident
 }
 
 /// Largest resident memory of a process since its start or [`forget_peak`], in octets.
@@ -35,7 +35,7 @@ pub fn memory(id: u32) -> u64 {
 /// When it is gone.
 #[must_use]
 pub fn memory_peak(id: u32) -> u64 {
-    kibibytes(id, "VmHWM:") << 10
+    cost(id).resident_peak
 }
 
 /// Makes the present resident memory the largest.
@@ -63,13 +63,7 @@ pub fn descriptors(id: u32) -> usize {
 /// When it is gone.
 #[must_use]
 pub fn processor_time(id: u32) -> Duration {
-    let stat = read(&format!("/proc/{id}/stat"));
-    // The second field is the name in brackets and may hold anything.
-    let fields = stat.rsplit_once(')').map_or("", |split| split.1);
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap_or(0)).sum();
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Duration::from_nanos(ticks * 1_000_000_000 / per_second)
+    cost(id).cpu
 }
 
 /// The proxy's `/debug` page.
@@ -88,7 +82,7 @@ impl Debug {
     #[must_use]
     pub fn of(http: SocketAddr) -> Self {
         let mut visitor = Visitor::connect(http);
-        visitor.send(b"GET /debug HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        visitor.send("GET /debug HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let (octets, _) = visitor.rest();
         let text = String::from_utf8_lossy(&octets).into_owned();
         assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
@@ -117,15 +111,8 @@ impl Debug {
     }
 }
 
-fn kibibytes(id: u32, name: &str) -> u64 {
-    let status = read(&format!("/proc/{id}/status"));
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let value = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    value.unwrap_or_else(|| panic!("process {id} has no {name}"))
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+fn cost(id: u32) -> Cost {
+    Cost::of(id).unwrap_or_else(|error| panic!("process {id}: {error}"))
 }
 
 #[cfg(test)]

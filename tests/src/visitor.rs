@@ -1,7 +1,8 @@
 //! A visitor who sees every octet and how the connection ends: for bodies that must not look whole.
 //!
 //! It owns one HTTP/1 connection and the framing of one body at a time. It sends what it is told,
-//! valid or not. [`crate::http`] has the client for exchanges that are to succeed.
+//! valid or not. [`crate::http`] has what exchanges need that are to succeed, [`crate::h1`] the client
+//! that is not ours.
 //!
 //! Nothing here waits longer than [`PATIENCE`]: a test in which it does has found a hang.
 
@@ -21,11 +22,14 @@ pub struct Visitor {
     framing: Framing,
     len: u64,
     hash: Sha256,
+    start: Vec<u8>,
 }
 
 /// The head of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
+    /// Version that it claims, such as `HTTP/1.1`.
+    pub version: String,
     /// Status.
     pub status: u16,
     /// Names in lower case and values, in order.
@@ -39,6 +43,8 @@ pub struct Body {
     pub len: u64,
     /// SHA-256 of them, in hexadecimal.
     pub sha256: String,
+    /// The first of them, [`START`] at most.
+    pub start: Vec<u8>,
     /// How it ended.
     pub end: End,
 }
@@ -77,7 +83,14 @@ impl Head {
     /// The first value of a header, by its lower-case name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|header| header.0 == name).map(|header| header.1.as_str())
+        self.all(name).first().copied()
+    }
+
+    /// The values of a header, by its lower-case name, line by line.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let lines = self.headers.iter().filter(|header| header.0 == name);
+        lines.map(|header| header.1.as_str()).collect()
     }
 }
 
@@ -88,16 +101,20 @@ impl Visitor {
     /// When nobody listens.
     #[must_use]
     pub fn connect(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
-        for set in [
-            stream.set_nodelay(true),
-            stream.set_read_timeout(Some(PATIENCE)),
-            stream.set_write_timeout(Some(PATIENCE)),
-        ] {
-            set.unwrap_or_else(|error| panic!("{error}"));
-        }
-        let hash = Sha256::new();
-        Self { stream, held: Vec::new(), framing: Framing::Done, len: 0, hash }
+        Self::try_connect(to).unwrap_or_else(|error| panic!("{to}: {error}"))
+    }
+
+    /// Connects to somebody who need not be there.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn try_connect(to: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(to)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let (held, hash, start) = (Vec::new(), Sha256::new(), Vec::new());
+        Ok(Self { stream, held, framing: Framing::Done, len: 0, hash, start })
     }
 
     /// Connects and sends a GET of HTTP/1.1.
@@ -107,7 +124,7 @@ impl Visitor {
     #[must_use]
     pub fn get(to: SocketAddr, target: &str) -> Self {
         let mut visitor = Self::connect(to);
-        visitor.send(format!("GET {target} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes());
+        visitor.send(format!("GET {target} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
         visitor
     }
 
@@ -118,7 +135,7 @@ impl Visitor {
     #[must_use]
     pub fn get_1_0(to: SocketAddr, target: &str) -> Self {
         let mut visitor = Self::connect(to);
-        visitor.send(format!("GET {target} HTTP/1.0\r\nHost: {to}\r\n\r\n").as_bytes());
+        visitor.send(format!("GET {target} HTTP/1.0\r\nHost: {to}\r\n\r\n"));
         visitor
     }
 
@@ -126,8 +143,8 @@ impl Visitor {
     ///
     /// # Panics
     /// When the other end is gone.
-    pub fn send(&mut self, octets: &[u8]) {
-        self.try_send(octets).unwrap_or_else(|error| panic!("{error}"));
+    pub fn send(&mut self, octets: impl AsRef<[u8]>) {
+        self.try_send(octets.as_ref()).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Sends octets that the other end need not want.
@@ -187,7 +204,8 @@ impl Visitor {
             let (name, value) = line.split_once(':').ok_or_else(invalid)?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let head = Head { status, headers };
+        let version = first.split(' ').next().unwrap_or_default().to_owned();
+        let head = Head { version, status, headers };
         self.framing = if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
             Framing::Done
         } else if head.header("transfer-encoding") == Some("chunked") {
@@ -197,7 +215,7 @@ impl Visitor {
         } else {
             Framing::Open
         };
-        (self.len, self.hash) = (0, Sha256::new());
+        (self.len, self.hash, self.start) = (0, Sha256::new(), Vec::new());
         Ok(head)
     }
 
@@ -231,7 +249,17 @@ impl Visitor {
                 Err(end) => break end,
             }
         };
-        Body { len: self.len, sha256: self.hash.clone().finish(), end }
+        let (sha256, start) = (self.hash.clone().finish(), self.start.clone());
+        Body { len: self.len, sha256, start, end }
+    }
+
+    /// Another handle of the socket, so that one thread can write while another reads.
+    ///
+    /// # Panics
+    /// When there is no descriptor left.
+    #[must_use]
+    pub fn socket(&self) -> TcpStream {
+        self.stream.try_clone().unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Octets of the body so far.
@@ -294,6 +322,8 @@ impl Visitor {
     fn take(&mut self, most: u64) -> u64 {
         let take = usize::try_from(most).unwrap_or(usize::MAX).min(self.held.len());
         self.hash.update(&self.held[..take]);
+        let wanted = take.min(START - self.start.len());
+        self.start.extend_from_slice(&self.held[..wanted]);
         self.held.drain(..take);
         self.len += take as u64;
         take as u64
@@ -354,6 +384,9 @@ fn ended(error: &io::Error) -> End {
     }
 }
 
+/// Octets of a body that are kept.
+pub const START: usize = 4_096;
+
 fn find(octets: &[u8], wanted: &[u8]) -> Option<usize> {
     octets.windows(wanted.len()).position(|window| window == wanted)
 }
@@ -407,7 +440,8 @@ mod tests {
         ] {
             let body = body(octets, false);
             assert_eq!((body.len, body.end), (len, end), "{}", String::from_utf8_lossy(octets));
-            assert_eq!(body.sha256, Sha256::of(&b"abc"[..usize::try_from(len).unwrap()]));
+            assert_eq!(body.start, &b"abc"[..usize::try_from(len).unwrap()]);
+            assert_eq!(body.sha256, Sha256::of(&body.start));
         }
     }
 

@@ -4,8 +4,8 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{Shutdown, SocketAddr},
+    io::Write,
+    net::Shutdown,
     os::unix::ffi::OsStrExt,
     thread,
     time::{Duration, Instant},
@@ -19,10 +19,12 @@ use spdy_protocol::{
 };
 use spdy_tests::{
     fixture::{Pair, Proxy, Random, Sha256, TempRoot, wait_until},
-    h1::{Answer, Body, Method, Visitor, read_exact},
-    http::{Connection, Request},
+    h1::{Answer, Body, Client, Method, read_exact},
+    http::{Request, Response},
     media,
+    observe::{Debug, descriptors},
     service::Service,
+    visitor::{End, Visitor},
 };
 
 /// A pair that serves the media.
@@ -34,25 +36,12 @@ fn media_file(name: &str) -> Vec<u8> {
     fs::read(media::folder().unwrap().join(name)).unwrap()
 }
 
-/// `/debug` as the machine itself sees it.
-fn debug_page(http: SocketAddr) -> String {
-    let page = Request::get("/debug").send(http).unwrap();
-    assert_eq!((page.status, page.headers["cache-control"].as_str()), (200, "no-store"));
-    page.text()
-}
-
-/// A number of `/debug`, by the start of its line.
-fn counted(page: &str, name: &str) -> u64 {
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in\n{page}")).parse().unwrap()
-}
-
 // Reading.
 
 #[test]
 fn listing_of_the_root_names_every_file() {
     let pair = media_pair();
-    let page = block_on(async { Visitor::connect(pair.proxy.http).await.get("/").await });
+    let page = block_on(async { Client::connect(pair.proxy.http).await.get("/").await });
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     for (name, _) in media::FILES {
         let link = format!("href=\"./{name}\"");
@@ -84,7 +73,7 @@ fn every_link_of_a_listing_leads_to_its_file() {
     }
     root.write("sub folder/.hidden", b"");
     let pair = Pair::start(root.path());
-    let visitor = block_on(Visitor::connect(pair.proxy.http));
+    let visitor = block_on(Client::connect(pair.proxy.http));
     let mut found = block_on(async {
         let top = visitor.get("/").await;
         assert_eq!(links(&top), ["./sub%20folder/"]);
@@ -125,7 +114,7 @@ fn media_arrive_whole_and_with_their_types_over_one_connection() {
     ];
     let pair = media_pair();
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         for (name, media_type) in TYPES {
             let answer = visitor.get(&format!("/{name}?t=1")).await;
             let content = media_file(name);
@@ -138,17 +127,17 @@ fn media_arrive_whole_and_with_their_types_over_one_connection() {
         }
     });
     // One connection for all of them, one for this page.
-    let page = debug_page(pair.proxy.http);
-    assert_eq!(counted(&page, "connections_accepted"), 2);
-    assert_eq!(counted(&page, "requests_2xx"), TYPES.len() as u64);
-    assert_eq!(counted(&page, "requests_failed"), 0);
+    let page = Debug::of(pair.proxy.http);
+    assert_eq!(page.total("connections_accepted"), 2);
+    assert_eq!(page.total("requests_2xx"), TYPES.len() as u64);
+    assert_eq!(page.total("requests_failed"), 0);
 }
 
 #[test]
 fn unmodified_files_are_not_sent_again() {
     let pair = media_pair();
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         let whole = visitor.get("/film.mp4").await;
         let modified = whole.header("last-modified").unwrap();
         let since = |value| visitor.get_with("/film.mp4", "if-modified-since", value);
@@ -175,7 +164,7 @@ fn entity_tag_changes_with_the_file() {
     let first = tag().unwrap();
     assert!(first.starts_with('"') && first.ends_with('"'), "{first} is not strong");
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         assert_eq!(visitor.get_with("/film.mkv", "if-none-match", &first).await.status, 304);
         fs::write(path, b"two").unwrap();
         let changed = visitor.get_with("/film.mkv", "if-none-match", &first).await;
@@ -188,7 +177,7 @@ fn range_in_the_middle_is_exact() {
     let pair = media_pair();
     let content = media_file("film.avi");
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         let part = visitor.get_with("/film.avi", "range", "bytes=512-2047").await;
         assert_eq!((part.status, part.header("content-length")), (206, Some("1536")));
         let range = format!("bytes 512-2047/{}", content.len());
@@ -208,7 +197,7 @@ fn safari_gets_what_it_probes_for() {
     let content = media_file("film.mp4");
     let len = content.len();
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         let ranges = [
             ("bytes=0-1".to_owned(), 0..2),
             (format!("bytes=0-{}", len - 1), 0..len),
@@ -237,7 +226,7 @@ fn offsets_above_four_gigabytes_are_exact() {
     std::os::unix::fs::FileExt::write_all_at(&file, b"middle", (1 << 32) - 3).unwrap();
     let pair = Pair::start(root.path());
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         let head = visitor.ask(visitor.request(Method::Head, "/huge.bin")).await;
         assert_eq!(head.header("content-length"), Some("5368709120"));
         for (range, wanted) in [
@@ -261,12 +250,12 @@ fn slow_visitor_gets_everything_and_stalls_nobody() {
     let pair = Pair::start(root.path());
     let ends = [pair.proxy.program(), pair.agent.program()];
     block_on(async {
-        let slow = Visitor::connect(pair.proxy.http).await;
+        let slow = Client::connect(pair.proxy.http).await;
         let mut response = slow.begin(slow.request(Method::Get, "/film.mkv")).await;
         assert_eq!(response.len(), Some(LEN));
         let mut body = response.take_body();
         let mut hash = Sha256::new();
-        let neighbour = Visitor::connect(pair.proxy.http).await;
+        let neighbour = Client::connect(pair.proxy.http).await;
         // The slow one reads a little, and again when its neighbour has a whole file.
         for _ in 0..20 {
             hash.update(&read_exact(&mut body, 65_536).await);
@@ -294,23 +283,22 @@ fn aborted_requests_leave_nothing_behind() {
     let http = pair.proxy.http;
     let request = "GET /film.mkv HTTP/1.1\r\nHost: nas1\r\nRange: bytes=1000-\r\n\r\n";
     let abort = || {
-        let mut connection = Connection::open(http).unwrap();
-        connection.write(request).unwrap();
-        let mut some = [0; 10_000];
-        connection.read_exact(&mut some).unwrap();
+        let mut connection = Visitor::connect(http);
+        connection.send(request);
+        assert_eq!(connection.head().status, 206);
+        connection.read(10_000);
     };
-    let files = |id: u32| fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
     let ids = [pair.proxy.program().id(), pair.agent.program().id()];
-    let is_idle = || counted(&debug_page(http), "streams_now") == 0;
+    let is_idle = || Debug::of(http).total("streams_now") == 0;
     abort();
     wait_until("the first stream is gone", is_idle);
-    let before = ids.map(files);
+    let before = ids.map(descriptors);
     for _ in 0..60 {
         abort();
     }
     wait_until("all streams are gone", is_idle);
     wait_until("both programs have closed their files", || {
-        ids.map(files).iter().zip(before).all(|(now, before)| *now <= before)
+        ids.map(descriptors).iter().zip(before).all(|(now, before)| *now <= before)
     });
     assert_eq!(Request::get("/film.mkv").send(http).unwrap().len, 32 << 20);
 }
@@ -325,7 +313,7 @@ fn files_that_are_put_are_on_the_disk_as_they_were_sent() {
     let root = TempRoot::new();
     let pair = Pair::with(root.path(), &[], &["--allow-write"]);
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         for (size, seed) in SIZES.into_iter().zip(1..) {
             for is_chunked in [false, true] {
                 let content = Random::octets(size, 2 * seed + u64::from(is_chunked));
@@ -346,8 +334,8 @@ fn files_that_are_put_are_on_the_disk_as_they_were_sent() {
     });
     // Nothing but the files: no temporary ones are left.
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), SIZES.len());
-    let page = debug_page(pair.proxy.http);
-    assert_eq!(counted(&page, "connections_accepted"), 2);
+    let page = Debug::of(pair.proxy.http);
+    assert_eq!(page.total("connections_accepted"), 2);
 }
 
 #[test]
@@ -379,9 +367,9 @@ fn put_that_breaks_off_changes_nothing() {
     let http = pair.proxy.http;
     let forms = ["Content-Length: 3000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n186a0\r\n"];
     for form in forms {
-        let mut connection = Connection::open(http).unwrap();
-        connection.write(format!("PUT /film.mkv HTTP/1.1\r\nHost: nas1\r\n{form}")).unwrap();
-        connection.write(Random::octets(100_000, 4)).unwrap();
+        let mut connection = Visitor::connect(http);
+        connection.send(format!("PUT /film.mkv HTTP/1.1\r\nHost: nas1\r\n{form}"));
+        connection.send(Random::octets(100_000, 4));
         wait_until("the upload has begun", || fs::read_dir(root.path()).unwrap().count() == 2);
         drop(connection);
         wait_until("nothing is left of it", || fs::read_dir(root.path()).unwrap().count() == 1);
@@ -393,7 +381,7 @@ fn put_that_breaks_off_changes_nothing() {
 fn post_to_a_folder_is_refused_and_the_connection_stays() {
     let pair = media_pair();
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         for target in ["/film.mp4", "/"] {
             for body in ["", "title=The+film"] {
                 let mut post = visitor.request(Method::Post, target);
@@ -406,16 +394,16 @@ fn post_to_a_folder_is_refused_and_the_connection_stays() {
             }
         }
     });
-    assert_eq!(counted(&debug_page(pair.proxy.http), "connections_accepted"), 2);
+    assert_eq!(Debug::of(pair.proxy.http).total("connections_accepted"), 2);
     // Who still sends when the answer is out reads it, and the end of the connection.
-    let mut connection = Connection::open(pair.proxy.http).unwrap();
+    let mut connection = Visitor::connect(pair.proxy.http);
     let head = "POST / HTTP/1.1\r\nHost: nas1\r\nContent-Length: 3000000\r\n\r\n";
-    connection.write(head).unwrap();
-    connection.write(Random::octets(300_000, 5)).unwrap();
-    let answer = connection.answer("POST").unwrap();
+    connection.send(head);
+    connection.send(Random::octets(300_000, 5));
+    let answer = Response::read(&mut connection, "POST").unwrap();
     assert_eq!((answer.status, answer.headers["connection"].as_str()), (405, "close"));
-    connection.finish().unwrap();
-    assert_eq!(connection.rest().unwrap(), b"");
+    connection.finish_sending();
+    assert_eq!(connection.rest(), (Vec::new(), End::Cut));
 }
 
 #[test]
@@ -423,7 +411,7 @@ fn posted_data_reaches_a_service_and_comes_back_intact() {
     let proxy = Proxy::start(&[]);
     let _service = Service::start(&proxy, "nas1", Features::OURS, echo);
     block_on(async {
-        let visitor = Visitor::connect(proxy.http).await;
+        let visitor = Client::connect(proxy.http).await;
         for (size, seed) in SIZES.into_iter().zip(100..) {
             for is_chunked in [false, true] {
                 let content = Random::octets(size, seed);
@@ -495,7 +483,7 @@ fn head_says_what_get_would() {
         || Request::get("/folder/file.html").send(pair.proxy.http).unwrap().headers.remove("etag");
     wait_until("all files have an entity tag", || tag().is_some());
     block_on(async {
-        let visitor = Visitor::connect(pair.proxy.http).await;
+        let visitor = Client::connect(pair.proxy.http).await;
         for target in targets {
             let get = visitor.get(target).await;
             let head = visitor.ask(visitor.request(Method::Head, target)).await;
@@ -525,26 +513,27 @@ fn visitors_of_http_1_0_are_served() {
     let pair = media_pair();
     let film = media_file("film.mkv");
     let ask = |head: &str| {
-        let mut connection = Connection::open(pair.proxy.http).unwrap();
-        connection.write(head).unwrap();
+        let mut connection = Visitor::connect(pair.proxy.http);
+        connection.send(head);
         connection
     };
     // Without Host; the connection ends with the answer.
     let mut connection = ask("GET /film.mkv HTTP/1.0\r\n\r\n");
-    let file = connection.answer("GET").unwrap();
+    let file = Response::read(&mut connection, "GET").unwrap();
     assert_eq!((file.status, file.len), (200, film.len() as u64));
     assert_eq!(file.sha256, Sha256::of(&film));
-    assert_eq!(connection.rest().unwrap(), b"");
+    assert_eq!(connection.rest(), (Vec::new(), End::Cut));
     // A listing has no length and cannot be chunked: it ends with the connection.
-    let listing = ask("GET / HTTP/1.0\r\nHost: nas1\r\n\r\n").answer("GET").unwrap();
+    let mut connection = ask("GET / HTTP/1.0\r\nHost: nas1\r\n\r\n");
+    let listing = Response::read(&mut connection, "GET").unwrap();
     assert_eq!((listing.status, listing.headers.get("transfer-encoding")), (200, None));
     assert!(listing.text().contains("film.mkv"));
     // One that asks for it may keep the connection.
     let request = "GET /notes.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
     let mut connection = ask(request);
     for _ in 0..2 {
-        assert_eq!(connection.answer("GET").unwrap().status, 200);
-        connection.write(request).unwrap();
+        assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 200);
+        connection.send(request);
     }
 }
 
@@ -553,19 +542,19 @@ fn half_closed_visitors_get_their_answers() {
     let root = TempRoot::new();
     let digest = root.random_file("film.mkv", 8 << 20, 6);
     let pair = Pair::with(root.path(), &[], &["--allow-write"]);
-    let mut connection = Connection::open(pair.proxy.http).unwrap();
+    let mut connection = Visitor::connect(pair.proxy.http);
     let get = "GET /film.mkv HTTP/1.1\r\nHost: nas1\r\n\r\n";
-    connection.write(get.repeat(2)).unwrap();
-    connection.finish().unwrap();
+    connection.send(get.repeat(2));
+    connection.finish_sending();
     for _ in 0..2 {
-        let answer = connection.answer("GET").unwrap();
+        let answer = Response::read(&mut connection, "GET").unwrap();
         assert_eq!((answer.status, &answer.sha256), (200, &digest));
     }
-    assert_eq!(connection.rest().unwrap(), b"");
-    let mut connection = Connection::open(pair.proxy.http).unwrap();
-    connection.write("PUT /new HTTP/1.1\r\nHost: nas1\r\nContent-Length: 3\r\n\r\nabc").unwrap();
-    connection.finish().unwrap();
-    assert_eq!(connection.answer("PUT").unwrap().status, 201);
+    assert_eq!(connection.rest(), (Vec::new(), End::Cut));
+    let mut connection = Visitor::connect(pair.proxy.http);
+    connection.send("PUT /new HTTP/1.1\r\nHost: nas1\r\nContent-Length: 3\r\n\r\nabc");
+    connection.finish_sending();
+    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 201);
     assert_eq!(fs::read(root.join("new")).unwrap(), b"abc");
 }
 
@@ -573,7 +562,7 @@ fn half_closed_visitors_get_their_answers() {
 fn pipelined_requests_are_answered_in_order() {
     let pair = media_pair();
     let film = media_file("film.mkv");
-    let mut connection = Connection::open(pair.proxy.http).unwrap();
+    let mut connection = Visitor::connect(pair.proxy.http);
     let request = |method: &str, target: &str, more: &str| {
         format!("{method} {target} HTTP/1.1\r\nHost: nas1\r\n{more}\r\n")
     };
@@ -587,15 +576,15 @@ fn pipelined_requests_are_answered_in_order() {
     all += &request("POST", "/", "Content-Length: 3\r\n");
     all += "abc";
     all += &request("GET", "/film.mkv", "");
-    connection.write(all).unwrap();
+    connection.send(all);
     for (first, last) in ranges {
-        let answer = connection.answer("GET").unwrap();
+        let answer = Response::read(&mut connection, "GET").unwrap();
         assert_eq!((answer.status, answer.sha256), (206, Sha256::of(&film[first..=last])));
     }
-    assert_eq!(connection.answer("HEAD").unwrap().status, 200);
-    assert_eq!(connection.answer("GET").unwrap().status, 404);
-    assert_eq!(connection.answer("POST").unwrap().status, 405);
-    assert_eq!(connection.answer("GET").unwrap().sha256, Sha256::of(&film));
+    assert_eq!(Response::read(&mut connection, "HEAD").unwrap().status, 200);
+    assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 404);
+    assert_eq!(Response::read(&mut connection, "POST").unwrap().status, 405);
+    assert_eq!(Response::read(&mut connection, "GET").unwrap().sha256, Sha256::of(&film));
 }
 
 #[test]
@@ -608,16 +597,16 @@ fn body_is_asked_for_only_when_it_is_wanted() {
              Content-Length: 5\r\n\r\n"
         )
     };
-    let mut connection = Connection::open(pair.proxy.http).unwrap();
-    connection.write(head("/a", "nas1")).unwrap();
-    assert_eq!(connection.answer("PUT").unwrap().status, 100);
-    connection.write("hello").unwrap();
-    assert_eq!(connection.answer("PUT").unwrap().status, 201);
+    let mut connection = Visitor::connect(pair.proxy.http);
+    connection.send(head("/a", "nas1"));
+    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 100);
+    connection.send("hello");
+    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 201);
     assert_eq!(fs::read(root.join("a")).unwrap(), b"hello");
     // Nobody has this name here: that is the answer, without 100.
     let _ = pair.proxy.pair("nas2");
-    connection.write(head("/a", "nas2")).unwrap();
-    assert_eq!(connection.answer("PUT").unwrap().status, 503);
+    connection.send(head("/a", "nas2"));
+    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 503);
 }
 
 #[test]
@@ -630,15 +619,15 @@ fn malformed_requests_do_not_reach_the_agent() {
         "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
         "nonsense\r\n\r\n",
     ] {
-        let mut connection = Connection::open(pair.proxy.http).unwrap();
-        connection.write(request).unwrap();
-        assert_eq!(connection.answer("GET").unwrap().status, 400, "{request:?}");
+        let mut connection = Visitor::connect(pair.proxy.http);
+        connection.send(request);
+        assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 400, "{request:?}");
     }
-    let mut connection = Connection::open(pair.proxy.http).unwrap();
-    connection.write(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(70_000))).unwrap();
-    assert!(matches!(connection.answer("GET").unwrap().status, 414 | 431));
-    let page = debug_page(pair.proxy.http);
-    assert!(page.contains(" streams_opened=0 "), "{page}");
+    let mut connection = Visitor::connect(pair.proxy.http);
+    connection.send(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(70_000)));
+    assert!(matches!(Response::read(&mut connection, "GET").unwrap().status, 414 | 431));
+    let page = Debug::of(pair.proxy.http);
+    assert_eq!(page.tunnels("streams_opened"), 0, "{}", page.text);
 }
 
 // Headers.
@@ -678,7 +667,7 @@ fn repeated_headers_survive_in_both_directions() {
         assert!(text.contains(line), "{text}");
     }
     block_on(async {
-        let visitor = Visitor::connect(proxy.http).await;
+        let visitor = Client::connect(proxy.http).await;
         let response = visitor.begin(visitor.request(Method::Get, "/")).await;
         let values = response.header("set-cookie").unwrap().iter();
         assert_eq!(values.map(|value| value.as_str()).collect::<Vec<_>>(), cookies);
@@ -699,11 +688,11 @@ fn headers_of_one_connection_do_not_pass_to_the_next() {
         ("upgrade", "h2c"),
         ("http2-settings", "AAMAAABk"),
     ];
-    let mut connection = Connection::open(proxy.http).unwrap();
+    let mut connection = Visitor::connect(proxy.http);
     let lines = hops.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
     let head = format!("GET / HTTP/1.1\r\nHost: nas1\r\n{lines}X-Kept: 1\r\n\r\n");
-    connection.write(head).unwrap();
-    let answer = connection.answer("GET").unwrap();
+    connection.send(head);
+    let answer = Response::read(&mut connection, "GET").unwrap();
     let text = answer.text();
     assert!(text.contains("x-kept: 1\n"), "{text}");
     for (name, _) in hops {
@@ -723,12 +712,12 @@ fn headers_of_one_connection_do_not_pass_to_the_next() {
 #[test]
 fn upgrade_towards_a_folder_is_an_ordinary_request() {
     let pair = media_pair();
-    let mut connection = Connection::open(pair.proxy.http).unwrap();
+    let mut connection = Visitor::connect(pair.proxy.http);
     let get =
         "GET /notes.txt HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
     for _ in 0..2 {
-        connection.write(format!("{get}Sec-WebSocket-Version: 13\r\n\r\n")).unwrap();
-        let answer = connection.answer("GET").unwrap();
+        connection.send(format!("{get}Sec-WebSocket-Version: 13\r\n\r\n"));
+        let answer = Response::read(&mut connection, "GET").unwrap();
         assert_eq!((answer.status, answer.all("upgrade").len()), (200, 0));
         assert_eq!(answer.text().as_bytes(), media_file("notes.txt"));
     }
@@ -739,41 +728,38 @@ fn upgrade_joins_visitor_and_service_to_the_end() {
     const LEN: usize = 3_000_000;
     let proxy = Proxy::start(&[]);
     let _service = Service::start(&proxy, "nas1", Features::OURS, change_protocol);
-    let mut connection = Connection::open(proxy.http).unwrap();
+    let mut connection = Visitor::connect(proxy.http);
     // An ordinary request on a connection that is to be upgraded.
-    connection.write("GET / HTTP/1.1\r\nHost: nas1\r\n\r\n").unwrap();
-    assert_eq!(connection.answer("GET").unwrap().status, 426);
-    connection
-        .write(
-            "GET /chat HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly",
-        )
-        .unwrap();
-    let head = connection.answer("GET").unwrap();
+    connection.send("GET / HTTP/1.1\r\nHost: nas1\r\n\r\n");
+    assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 426);
+    connection.send(
+        "GET /chat HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly",
+    );
+    let head = Response::read(&mut connection, "GET").unwrap();
     assert_eq!((head.status, head.headers["upgrade"].as_str()), (101, "echo"));
     assert_eq!(head.headers["connection"].to_ascii_lowercase(), "upgrade");
     assert_eq!(head.headers["sec-websocket-accept"], "yes");
     let content = Random::octets(LEN, 8);
-    let (mut writer, sent) = (connection.socket().unwrap(), content.clone());
+    let (mut writer, sent) = (connection.socket(), content.clone());
     let writing = thread::spawn(move || {
         writer.write_all(&sent).unwrap();
         // The other direction must stay open.
         writer.shutdown(Shutdown::Write).unwrap();
     });
-    let back = connection.rest().unwrap();
+    let back = connection.rest().0;
     writing.join().unwrap();
     assert_eq!(&back[..5], b"early");
     assert_eq!((back.len(), Sha256::of(&back[5..back.len() - 3])), (LEN + 8, Sha256::of(&content)));
     // What the service said after the visitor had closed its half.
     assert_eq!(&back[LEN + 5..], b"bye");
     // One that the service declines is an ordinary answer; the connection goes on.
-    let mut connection = Connection::open(proxy.http).unwrap();
+    let mut connection = Visitor::connect(proxy.http);
     for _ in 0..2 {
         connection
-            .write("GET / HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
-            .unwrap();
-        assert_eq!(connection.answer("GET").unwrap().status, 426);
+            .send("GET / HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n");
+        assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 426);
     }
-    wait_until("no stream is left", || counted(&debug_page(proxy.http), "streams_now") == 0);
+    wait_until("no stream is left", || Debug::of(proxy.http).total("streams_now") == 0);
 }
 
 #[test]
@@ -781,11 +767,9 @@ fn upgrade_needs_both_ends() {
     let proxy = Proxy::start(&[]);
     let can = Features { upgrade: false, ..Features::OURS };
     let _service = Service::start(&proxy, "nas1", can, change_protocol);
-    let mut connection = Connection::open(proxy.http).unwrap();
-    connection
-        .write("GET / HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
-        .unwrap();
-    assert_eq!(connection.answer("GET").unwrap().status, 426);
+    let mut connection = Visitor::connect(proxy.http);
+    connection.send("GET / HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 426);
 }
 
 /// Changes to the protocol `echo`, which says everything again and then `bye`.
@@ -811,10 +795,10 @@ fn absent_agent_is_told_at_once_and_why() {
     let state = TempRoot::new();
     let proxy = Proxy::start_in(state.path(), &[]);
     let ask = |host: &str| {
-        let mut connection = Connection::open(proxy.http).unwrap();
-        connection.write(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap();
+        let mut connection = Visitor::connect(proxy.http);
+        connection.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         let begun = Instant::now();
-        let answer = connection.answer("GET").unwrap();
+        let answer = Response::read(&mut connection, "GET").unwrap();
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         answer
     };
@@ -840,9 +824,9 @@ fn origins_are_told_apart_by_their_names() {
     let pair = media_pair();
     let proxy = &pair.proxy;
     let ask = |host: &str| {
-        let mut connection = Connection::open(proxy.http).unwrap();
-        connection.write(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap();
-        connection.answer("GET").unwrap()
+        let mut connection = Visitor::connect(proxy.http);
+        connection.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        Response::read(&mut connection, "GET").unwrap()
     };
     // As long as there is one, every name is its.
     assert!(ask("192.0.2.1:1443").text().contains("film.mkv"));
