@@ -17,14 +17,15 @@ use std::{
 use async_io::{Async, Timer};
 use async_rustls::{
     TlsConnector,
-    client::TlsStream,
     rustls::{self, ClientConfig, pki_types::ServerName},
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::or};
-use socket2::SockRef;
 use spdy_protocol::handshake::{Answer, HandshakeError, Put, Welcome};
 
-use crate::backoff::Cause;
+use crate::{
+    backoff::Cause,
+    socket::{self, Socket},
+};
 
 /// Host and port of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -154,13 +155,13 @@ impl Dialer {
         let (tcp, peer) = deadline(self.timings.connect, Phase::Connect, connecting)
             .await?
             .map_err(DialError::Connect)?;
-        tune(&tcp);
+        socket::tune(&tcp);
         let server_name = ServerName::try_from(self.address.host.clone())
             .map_err(|_| DialError::Connect(io::ErrorKind::InvalidInput.into()))?;
         let connector = TlsConnector::from(self.tls.clone());
         let link = deadline(self.timings.handshake, Phase::Handshake, async {
             let tls = connector.connect(server_name, tcp).await.map_err(tls_error)?;
-            shake_hands(tls, put, peer).await
+            shake_hands(Socket::new(tls), put, peer).await
         })
         .await??;
         self.good = addresses;
@@ -198,7 +199,7 @@ impl Dialer {
 #[derive(Debug)]
 pub struct Link {
     /// The connection.
-    pub io: TlsStream<Async<TcpStream>>,
+    pub io: Socket,
     /// What the proxy said of itself; `None` for a proxy of the original.
     pub welcome: Option<Welcome>,
     /// Octets that came behind its answer: they belong to the session.
@@ -290,11 +291,7 @@ impl fmt::Display for DialError {
 impl std::error::Error for DialError {}
 
 /// Sends PUT and reads the answer, not one octet more than it needs to look at.
-async fn shake_hands(
-    mut io: TlsStream<Async<TcpStream>>,
-    put: &Put,
-    peer: SocketAddr,
-) -> Result<Link, DialError> {
+async fn shake_hands(mut io: Socket, put: &Put, peer: SocketAddr) -> Result<Link, DialError> {
     io.write_all(&put.encode()).await.map_err(tls_error)?;
     io.flush().await.map_err(tls_error)?;
     let mut received = Vec::new();
@@ -378,13 +375,6 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     both.flatten().copied().take(ADDRESSES_MAX).collect()
 }
 
-/// Small frames must not wait for acknowledgements, and what the kernel holds unsent is out of
-/// reach of priorities. A kernel without these options still carries the tunnel.
-fn tune(tcp: &Async<TcpStream>) {
-    let _ = tcp.get_ref().set_nodelay(true);
-    let _ = SockRef::from(tcp.get_ref()).set_tcp_notsent_lowat(NOTSENT_LOWAT);
-}
-
 /// What rustls says comes wrapped in an `io::Error`.
 fn tls_error(error: io::Error) -> DialError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -411,8 +401,6 @@ const TOKEN_MAX: usize = 512;
 const ANSWER_MAX: usize = 16_384;
 /// Addresses of one name that are tried in one dial.
 const ADDRESSES_MAX: usize = 8;
-/// Octets that the kernel may hold unsent (TCP_NOTSENT_LOWAT).
-const NOTSENT_LOWAT: u32 = 128 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,8 @@ pub mod supervise;
 
 pub mod dial;
 
+pub mod socket;
+
 pub mod backoff;
 
 pub mod origin;

@@ -146,7 +146,7 @@ impl Tunnel {
                     state.openers.insert(opener.ticket, cx.waker().clone());
                 }
                 // Somebody may have been cut to make room.
-                state.pump_without_driver();
+                state.pump();
                 None
             }
         }

@@ -89,7 +89,7 @@ impl RawSession {
     pub fn wait_for<T>(&mut self, wanted: impl Fn(&Frame) -> Option<T>) -> io::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let frame = self.next()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let frame = self.read()?.ok_or(io::ErrorKind::UnexpectedEof)?;
             if let Some(found) = wanted(&frame) {
                 return Ok(found);
             }
@@ -100,12 +100,12 @@ impl RawSession {
     /// Reads all frames up to the end of the connection, which must come.
     ///
     /// # Panics
-    /// When it does not come within [`PATIENCE`].
+    /// When it does not come before an idle session would end by itself.
     pub fn ends(&mut self) -> Vec<Frame> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + END;
         let mut frames = Vec::new();
         loop {
-            match self.next() {
+            match self.read_within(END) {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => return frames,
                 Err(error) => match error.kind() {
@@ -129,8 +129,12 @@ impl RawSession {
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn next(&mut self) -> io::Result<Option<Frame>> {
-        let frame = self.reader.read(Some(PATIENCE))?;
+    pub fn read(&mut self) -> io::Result<Option<Frame>> {
+        self.read_within(PATIENCE)
+    }
+
+    fn read_within(&mut self, limit: Duration) -> io::Result<Option<Frame>> {
+        let frame = self.reader.read(Some(limit))?;
         if let Some(
             Frame::SynStream { block, .. }
             | Frame::SynReply { block, .. }
@@ -212,6 +216,8 @@ fn read_message(from: &mut TlsReader) -> io::Result<String> {
     Ok(head)
 }
 
+/// Longest wait for an end that somebody must bring about: silence alone does it after 35 s.
+const END: Duration = Duration::from_secs(15);
 /// What an agent of ours says, but that its header blocks may have any form.
 const HELLO: &str = "Spdy-Tunnel: v=1, origin=\"raw\", instance=:AAAAAAAAAAAAAAAAAAAAAA==:, \
                      run=:AAAAAAAAAAA=:, epoch=1, can=(), software=\"raw/1\"\r\n";

@@ -366,6 +366,51 @@ fn silence_in_a_transfer_ends_it_within_20_seconds() {
 }
 
 #[test]
+#[ignore = "takes 40 s: stage long"]
+fn silence_of_an_idle_tunnel_ends_it_within_40_seconds() {
+    let root = content();
+    let proxy = anonymous();
+    let link = plain(proxy.tunnel);
+    let agent = agent(root.path(), link.address());
+    wait_for_agent(proxy.http);
+    link.hold();
+    let begun = Instant::now();
+    while Debug::of(proxy.http).total("tunnels_now") > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(40), "the proxy still has it");
+        thread::sleep(Duration::from_millis(50));
+    }
+    // Not sooner either: an idle line costs nothing but a PING now and then.
+    assert!(begun.elapsed() > Duration::from_secs(30), "{:?}", begun.elapsed());
+    link.release();
+    back_after(proxy.http, Instant::now());
+    drop(agent);
+}
+
+/// 256 kbit/s and as many downloads as there are streams: PING and its answer wait behind DATA.
+#[test]
+#[ignore = "takes a minute: stage long"]
+fn slow_line_full_of_downloads_keeps_its_tunnel() {
+    let root = content();
+    let proxy = anonymous();
+    let way = Way { rate: Some(32_000), queue: 32 << 10, ..Way::default() };
+    let link = Link::start(proxy.tunnel, Settings { up: way, down: way }).unwrap();
+    let _agent = agent(root.path(), link.address());
+    wait_for_agent(proxy.http);
+    let mut visitors: Vec<_> = (0..127).map(|_| Visitor::get(proxy.http, "/large")).collect();
+    for visitor in &mut visitors {
+        assert_eq!(visitor.head().status, 200);
+    }
+    let (begun, before) = (Instant::now(), link.forwarded().0);
+    while begun.elapsed() < Duration::from_secs(60) {
+        assert_eq!((link.accepted(), link.connections()), (1, 1));
+        thread::sleep(Duration::from_millis(100));
+    }
+    let passed = link.forwarded().0 - before;
+    assert!(passed > 32_000 * 60 / 2, "the line stood still: {passed}");
+    assert_eq!(Debug::of(proxy.http).total("streams_now"), 127);
+}
+
+#[test]
 fn reset_connection_is_noticed_at_once_and_replaced() {
     let root = content();
     let proxy = anonymous();

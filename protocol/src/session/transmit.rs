@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     frame::{self, Control, Reason},
     limits::INITIAL_WINDOW,
+    window::Window,
 };
 
 impl Session {
@@ -189,6 +190,11 @@ impl Session {
         self.trace(super::Direction::Sent, format_args!("SETTINGS 4={streams}"));
         self.output.append(&settings);
         self.received.target = SESSION_TARGET;
+        // A peer that keeps a window is never below it: what a nameless one sent before it showed
+        // that it does was not counted by it.
+        if self.received.window.value() < 0 {
+            self.received.window = Window::new(0);
+        }
         self.return_session_credit();
     }
 
