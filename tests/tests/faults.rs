@@ -3,6 +3,8 @@
 //!
 //! Both ends are the programs as they are run, with real TLS; where a time has to be scaled, the end
 //! that measures it is the library in this process (`scaled`).
+//!
+//! It is one thing: the list of what can happen to two programs and the line between them.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
 mod scaled;

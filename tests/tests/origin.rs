@@ -1,5 +1,8 @@
 //! What the original's tests asked for and more: real files through both programs with real TLS,
 //! paired and joined as by hand.
+//!
+//! It is one thing: the list of what the original's tests asked for and what visitors do, each with
+//! its test.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
 use std::{
