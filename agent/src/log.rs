@@ -156,7 +156,7 @@ impl fmt::Debug for Log {
 }
 
 /// A value from outside, as one word of the log: quoted where it is not plain, control and
-/// non-ASCII characters escaped, cut after [`VALUE_MAX`] characters.
+/// non-ASCII characters escaped, cut after `VALUE_MAX` characters.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a>(pub &'a str);
 

@@ -1,7 +1,6 @@
 //! The binary: what it prints, its exit codes, its signals, and what it costs while idle.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 

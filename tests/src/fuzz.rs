@@ -140,7 +140,7 @@ pub fn handshake(octets: &[u8]) {
 /// A session under anything a peer may send and anything its own driver may ask for: its memory
 /// stays bounded, its deadlines move on, and when all is released nothing is left.
 ///
-/// Input: an octet for side and profile, then operations (see [`Driven::operate`]).
+/// Input: an octet for side and profile, then operations (see `Driven::operate`).
 ///
 /// # Panics
 /// When it does not.

@@ -126,7 +126,7 @@ impl Response {
 /// Waits until the proxy at `http` has an agent: until it answers something else than 503.
 ///
 /// # Panics
-/// When it has none after [`PATIENCE`].
+/// When it has none after the patience of its connection.
 pub fn wait_for_agent(http: SocketAddr) {
     wait_until("the proxy has an agent", || {
         let answer = Request { method: "HEAD", ..Request::get("/") }.send(http);
