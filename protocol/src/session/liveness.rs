@@ -69,16 +69,17 @@ impl Liveness {
         Some(id)
     }
 
-    /// The echo of a PING of ours; others are ignored.
-    pub(super) fn on_answer(&mut self, id: u32, now: Instant) {
+    /// The echo of a PING of ours; false: nobody asked.
+    pub(super) fn on_answer(&mut self, id: u32, now: Instant) -> bool {
         let Some((_, sent)) = self.ping.and_then(|ping| ping.sent).filter(|sent| sent.0 == id)
         else {
-            return;
+            return false;
         };
         let sample = now.saturating_duration_since(sent);
         self.round_trip = Some(self.round_trip.map_or(sample, |old| (old + sample) / 2));
         self.measured = Some(now);
         self.ping = None;
+        true
     }
 
     /// When [`Liveness::on_timeout`] has something to do; `owed`: the peer owes a reply or credit.

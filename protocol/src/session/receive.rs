@@ -446,11 +446,13 @@ impl Session {
 
     fn on_ping(&mut self, id: u32, now: Instant) -> Result<(), PeerFault> {
         let ours = (id % 2 == 1) == (self.config.side == Side::Client);
-        if ours {
-            self.liveness.on_answer(id, now);
+        if ours && self.liveness.on_answer(id, now) {
             return Ok(());
         }
         self.cheap.on_cheap(now)?;
+        if ours {
+            return Ok(());
+        }
         self.ping_answers.push_back(id).map_err(|_| PeerFault::PingFlood)
     }
 

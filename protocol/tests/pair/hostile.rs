@@ -461,7 +461,10 @@ fn pings_that_cannot_be_answered_are_a_flood() {
 #[test]
 fn floods_of_cheap_frames_end_the_session() {
     type Flood = fn(&mut Raw, u32);
-    let floods: [(&str, Flood); 8] = [
+    let floods: [(&str, Flood); 9] = [
+        ("answers that nobody asked for", |raw, _| {
+            raw.control(Control::Ping(2));
+        }),
         ("id in use, never let go", |raw, _| {
             raw.syn(1, true);
         }),
