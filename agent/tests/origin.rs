@@ -332,7 +332,9 @@ fn aborted_requests_close_their_files() {
 }
 
 fn writable(folder: &Folder) -> Options {
-    Options { allow_write: true, ..Options::new(folder.path()) }
+    let mut options = Options::new(folder.path());
+    options.shares[0].writable = true;
+    options
 }
 
 #[test]

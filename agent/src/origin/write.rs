@@ -26,19 +26,21 @@ use super::{
     file::{Kind, Meta, Root, status_of},
     path::Target,
     reply::Reply,
+    share::{Share, Tools},
 };
 use crate::pool::Pool;
 
-/// Receives a file. `Err`: the stream failed, nobody is left to answer.
-pub(crate) async fn receive(
-    root: &Arc<Root>,
-    pool: &Pool,
+/// Answers a request that changes a share. `Err`: the stream failed, nobody is left to answer.
+pub(crate) async fn answer(
+    share: &Share,
+    tools: &Tools,
     request: &RequestHead,
     target: &Target,
-    key: u64,
+    _query: Option<&[u8]>,
     now: i64,
     stream: &Stream,
 ) -> Result<Reply, StreamError> {
+    let (root, pool, key) = (&share.root, &tools.pool, tools.key);
     // A part of a file cannot be put by this method (RFC 9110 14.5).
     if request.headers.get("content-range").is_some() {
         return Ok(Reply::status(400));
@@ -264,6 +266,9 @@ fn content_length(request: &RequestHead) -> Result<Option<u64>, ()> {
         _ => Err(()),
     }
 }
+
+/// What this module answers.
+pub(crate) const METHODS: &[&str] = &["PUT"];
 
 /// Octets that are collected for one write.
 const BATCH: usize = 256 << 10;

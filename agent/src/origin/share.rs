@@ -1,0 +1,188 @@
+//! One share: GET and HEAD of what lies in it.
+//!
+//! It owns the headers of files and folders and how preconditions, ranges and codings come
+//! together (RFC 9110 13.2.2). What changes a share is `super::write`'s.
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use spdy_protocol::head::RequestHead;
+
+use super::{
+    conditional::{self, Validators, Verdict},
+    file::{self, Kind, Meta, Root},
+    listing::{self, Listing, Page},
+    mime, path,
+    path::Target,
+    quota::Quota,
+    range::Part,
+    reply::{Body, PRIVATE, Piece, Reply},
+};
+use crate::pool::Pool;
+
+/// A folder that is served.
+#[derive(Debug)]
+pub(crate) struct Share {
+    /// Its first segment in paths; empty for the one at `/`.
+    pub(crate) name: Box<[u8]>,
+    pub(crate) root: Arc<Root>,
+    /// Whether visitors may change it.
+    pub(crate) writable: bool,
+}
+
+/// What all shares of an origin work with.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) pool: Pool,
+    /// Makes the tags of one NAS differ from those of another.
+    pub(crate) key: u64,
+    /// Whether names with a dot are served.
+    pub(crate) hidden: bool,
+    /// Bodies that are made while they are sent.
+    pub(crate) made: Quota,
+    /// The policy of our own pages.
+    pub(crate) policy: String,
+}
+
+impl Share {
+    /// Answers GET and HEAD; the answer to HEAD still has its body.
+    pub(crate) async fn read(
+        &self,
+        tools: &Tools,
+        request: &RequestHead,
+        target: &Target,
+        query: Option<&[u8]>,
+        now: i64,
+    ) -> Reply {
+        let opened = match self.root.open_cached(&target.name) {
+            Some(opened) => Ok(opened),
+            None => {
+                let (root, name) = (self.root.clone(), target.name.clone());
+                tools.pool.run(move || root.open_file(&name)).await
+            }
+        };
+        let opened = opened.and_then(|opened| Meta::of(&opened).map(|meta| (opened, meta)));
+        match opened {
+            Err(error) => Reply::status(file::status_of(error)),
+            Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
+            Ok((_, meta)) if meta.kind == Kind::File && target.folder => Reply::status(404),
+            Ok((opened, meta)) if meta.kind == Kind::File => {
+                file_reply(tools, request, target, opened, &meta, now)
+            }
+            Ok(_) if !target.folder => redirect(target.as_folder(), query),
+            Ok((opened, _)) => self.folder(tools, request, target, opened).await,
+        }
+    }
+
+    async fn folder(
+        &self,
+        tools: &Tools,
+        request: &RequestHead,
+        target: &Target,
+        opened: OwnedFd,
+    ) -> Reply {
+        let head = Reply::empty(200)
+            .with("content-type", "text/html; charset=utf-8")
+            .with("cache-control", PRIVATE)
+            .with("x-content-type-options", "nosniff")
+            .with("content-security-policy", &tools.policy);
+        if request.method == "HEAD" {
+            return head;
+        }
+        let (root, name) = (self.root.clone(), target.name.clone());
+        match tools.pool.run(move || Listing::read(&root, &name, &opened)).await {
+            Ok(listing) => match tools.made.lease(listing.len()) {
+                Some(lease) => head.made(Page::new(target, listing), vec![lease]),
+                None => Reply::status(503),
+            },
+            Err(error) => Reply::status(file::status_of(error)),
+        }
+    }
+}
+
+impl Tools {
+    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Self {
+        Self {
+            pool: Pool::new(threads),
+            key,
+            hidden,
+            made: Quota::new(listing::ENTRIES_HELD),
+            policy: listing::policy(),
+        }
+    }
+}
+
+fn file_reply(
+    tools: &Tools,
+    request: &RequestHead,
+    target: &Target,
+    opened: OwnedFd,
+    meta: &Meta,
+    now: i64,
+) -> Reply {
+    let validators = Validators::of(meta, now, tools.key);
+    let verdict = conditional::evaluate(&request.headers, true, Some(&validators), now);
+    let ranges = match verdict {
+        Verdict::Failed => return Reply::status(412),
+        Verdict::NotModified => {
+            return with_validators(Reply::empty(304), &validators).with("cache-control", PRIVATE);
+        }
+        // Range is defined for GET alone (RFC 9110 14.2).
+        Verdict::Proceed { ranges } => ranges && request.method == "GET",
+    };
+    // Two Range headers are no set of ranges that anybody meant.
+    let mut asked = request.headers.get_all("range").filter(|_| ranges);
+    let part = match (asked.next(), asked.next()) {
+        (Some(value), None) => Part::parse(value, meta.len),
+        _ => Part::Whole,
+    };
+    let (status, offset, len) = match part {
+        Part::Whole => (200, 0, meta.len),
+        Part::Range { first, last } => (206, first, last - first + 1),
+        Part::Unsatisfiable => {
+            return Reply::status(416)
+                .with("content-range", &format!("bytes */{}", meta.len))
+                .with("accept-ranges", "bytes");
+        }
+    };
+    let media_type = mime::media_type(&target.name);
+    let mut reply = with_validators(Reply::empty(status), &validators)
+        .with("content-type", media_type)
+        .with("content-length", &len.to_string())
+        .with("accept-ranges", "bytes")
+        .with("cache-control", PRIVATE)
+        .with("x-content-type-options", "nosniff");
+    if let Part::Range { first, last } = part {
+        let range = format!("bytes {first}-{last}/{}", meta.len);
+        reply = reply.with("content-range", &range);
+    }
+    if mime::is_active(media_type) {
+        reply = reply.with("content-security-policy", "sandbox");
+    }
+    if len > 0 {
+        let pieces = vec![Piece { head: Vec::new(), offset, len }];
+        reply.body = Body::File { file: opened, pieces, tail: Vec::new() };
+    }
+    reply
+}
+
+/// 301 to a path of ours, with the query of the request.
+pub(crate) fn redirect(mut location: Vec<u8>, query: Option<&[u8]>) -> Reply {
+    path::push_query(&mut location, query);
+    if location.len() > LOCATION_MAX {
+        return Reply::status(414);
+    }
+    Reply::status(301).with_octets("location", &location)
+}
+
+fn with_validators(mut reply: Reply, validators: &Validators) -> Reply {
+    if let Some(etag) = &validators.etag {
+        reply = reply.with("etag", etag);
+    }
+    match validators.modified.and_then(super::date::format) {
+        Some(modified) => reply.with("last-modified", &modified),
+        None => reply,
+    }
+}
+
+/// Longest Location, in octets; a query may be long and grows by being encoded.
+const LOCATION_MAX: usize = 30_000;
