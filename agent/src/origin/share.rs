@@ -60,7 +60,7 @@ impl Share {
                 tools.pool.run(move || root.open_file(&name)).await
             }
         };
-        let opened = opened.and_then(|opened| Meta::of(&opened).map(|meta| (opened, meta)));
+        let opened = opened.and_then(|opened| self.root.meta(&opened).map(|meta| (opened, meta)));
         match opened {
             Err(error) => Reply::status(file::status_of(error)),
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
