@@ -94,9 +94,9 @@ fn download(http: SocketAddr, target: &str, to: &Path) {
 /// 3,000 files and what is hard about names and kinds.
 fn large_tree() -> TempRoot {
     let root = TempRoot::new();
-    for number in 0..3_000_u64 {
+    for number in 0..3_000_usize {
         let name = format!("big/folder {}/file {number}.txt", number % 50);
-        root.write(&name, format!("{number} ").repeat(number as usize % 400).as_bytes());
+        root.write(&name, format!("{number} ").repeat(number % 400).as_bytes());
     }
     root.random_file("big/film.mkv", 20 * MIB + 17, 1);
     root.write("big/empty file", b"");
@@ -339,7 +339,7 @@ fn what_may_not_be_read_is_named_in_the_archive() {
     root.write("mixed/closed folder/file", b"lost");
     let closed = root.write("mixed/closed file", b"lost");
     for path in [&closed, &root.join("mixed/closed folder")] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     }
     let proxy = Proxy::start(&["--allow-anonymous"]);
     // Root reads everything unless it is kept from it.

@@ -255,8 +255,9 @@ impl<'a> Entry<'a> {
 /// and, as zip, 1 MiB for its central directory.
 pub(crate) const AT_A_TIME: usize = 2;
 
-/// Names that one piece may look at: an empty folder costs the disk as much as a file.
-const STEPS: usize = 64;
+/// Names and blocks that one piece may look at: each may cost the disk a seek, and a thread of the
+/// pool waits for it.
+const STEPS: usize = 16;
 /// Room for the longest header of a usual name.
 const ROOM: usize = 4 << 10;
 /// Longest time for which the entries of a zip archive are counted before it begins.

@@ -1,7 +1,7 @@
 //! `SubRip` subtitles as WebVTT, which is the one form that browsers read.
 //!
 //! It owns the codings that such files come in and what of their markup is kept. The text is made
-//! while it is sent, from reads of 16 KiB; nothing but one line is held. What is no cue is left out.
+//! while it is sent, from reads of 8 KiB; nothing but one line is held. What is no cue is left out.
 
 use std::{fmt::Write as _, os::fd::OwnedFd};
 
@@ -11,7 +11,7 @@ use super::{
     content::Content,
     file::{Kind, Meta},
     path,
-    reply::{PIECE, Source},
+    reply::Source,
 };
 
 /// Whether a file is to be converted. Longer than [`LONGEST`], it is nothing that a browser could
@@ -50,7 +50,7 @@ impl Source for Subtitles {
             Stage::Done => return Ok(None),
         }
         self.stage = Stage::Cues;
-        let mut block = Vec::with_capacity(PIECE);
+        let mut block = Vec::with_capacity(READ);
         self.content.read(&mut block)?;
         self.lines.take(&block, |line| self.cues.line(line, &mut out));
         if self.content.left() == 0 {
@@ -339,6 +339,8 @@ pub(crate) const MEDIA_TYPE: &str = "text/vtt; charset=utf-8";
 
 /// Octets above which no file is converted: the subtitles of a film have 100,000.
 const LONGEST: u64 = 4 << 20;
+/// Octets that are read at once: text may become five times as long.
+const READ: usize = 8 << 10;
 /// Octets of a line; what is beyond is cut.
 const LINE_MAX: usize = 4 << 10;
 
