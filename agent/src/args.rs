@@ -115,6 +115,10 @@ struct Flags {
     #[argh(option, arg_name = "name=path")]
     share_rw: Vec<String>,
 
+    /// folder outside that links in a served folder may lead into; may be repeated
+    #[argh(option, arg_name = "dir")]
+    follow_into: Vec<PathBuf>,
+
     /// serve names that begin with a dot, too
     #[argh(switch)]
     show_hidden: bool,
@@ -155,6 +159,7 @@ impl From<Flags> for Options {
             name: flags.name,
             allow_write: flags.allow_write,
             shares,
+            follow_into: flags.follow_into,
             show_hidden: flags.show_hidden,
             session_debug: flags.session_debug,
             log: flags.log,
@@ -216,18 +221,21 @@ mod tests {
             name: Some("nas".into()),
             allow_write: true,
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
+            follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
             show_hidden: true,
             session_debug: true,
             log: Some("debug".into()),
         };
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
                       --name nas --token-file t --allow-write --share films=/srv/a=b \
-                      --share-rw in=/srv/in --show-hidden -s --log debug";
+                      --share-rw in=/srv/in --follow-into /mnt/a \
+                      --follow-into /mnt/b --show-hidden -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
-                      --share-rw=in=/srv/in --show-hidden -s --log=debug";
+                      --share-rw=in=/srv/in --follow-into=/mnt/a \
+                      --follow-into=/mnt/b --show-hidden -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -242,7 +250,6 @@ mod tests {
             &["--root"],
             &["extra"],
             &["--forward", "/x=http://y"],
-            &["--follow-into", "/x"],
             &["--allow-write=yes"],
             &["status"],
             &["doctor"],

@@ -62,6 +62,8 @@ pub struct Options {
     pub allow_write: bool,
     /// `share`, `share-rw`: `NAME=PATH`, and whether visitors may change it.
     pub shares: Vec<(String, bool)>,
+    /// `follow-into`: folders that links in the shares may lead into.
+    pub follow_into: Vec<PathBuf>,
     /// `show-hidden`: names that begin with a dot are served.
     pub show_hidden: bool,
     /// `session-debug`.
@@ -172,6 +174,10 @@ impl File {
                 options.shares.push((share, key == "share-rw"));
                 Ok(())
             }
+            "follow-into" => {
+                options.follow_into.push(path(key, value, folder)?);
+                Ok(())
+            }
             "show-hidden" => {
                 options.show_hidden = switch(key, value)?;
                 Ok(())
@@ -237,6 +243,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     let origin = origin::Options {
         shares,
         show_hidden: flags.show_hidden || top.show_hidden,
+        follow_into: follow_into(flags, top)?,
         instance,
         ..origin::Options::new("")
     };
@@ -342,6 +349,21 @@ fn shares(flags: &Options, top: &Options) -> Result<Vec<ShareOptions>, ConfigErr
         1..=SHARES_MAX => Ok(shares),
         more => usage(format!("{more} shares are more than {SHARES_MAX}")),
     }
+}
+
+/// Folders that links may lead into. They need not exist: a disk may come later.
+fn follow_into(flags: &Options, top: &Options) -> Result<Vec<PathBuf>, ConfigError> {
+    let layer = if flags.follow_into.is_empty() { top } else { flags };
+    let folders = layer.follow_into.iter().map(|folder| {
+        let absolute = std::path::absolute(folder)
+            .ok()
+            .filter(|path| !path.components().any(|part| part == std::path::Component::ParentDir));
+        absolute.ok_or_else(|| {
+            let folder = folder.display();
+            ConfigError::Usage(format!("follow-into {folder} is no path without .."))
+        })
+    });
+    folders.collect()
 }
 
 fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
@@ -559,6 +581,12 @@ mod tests {
         let names = settings.origin.shares.iter().map(|share| (&*share.name, share.writable));
         assert_eq!(names.collect::<Vec<_>>(), [("", true), ("a", false), ("b", true)]);
         assert!(settings.origin.show_hidden);
+        let follow = |folder: &str| {
+            let (root, follow_into) = (Some("/".into()), vec![folder.into()]);
+            settle(&Options { root, follow_into, ..Options::default() }, &file)
+        };
+        assert_eq!(follow("/mnt/disk").unwrap().origin.follow_into, [Path::new("/mnt/disk")]);
+        assert!(follow("/mnt/../x").is_err());
         for (shares, write) in [
             (&[("a", false)][..], false),
             (&[("a=", false)], false),

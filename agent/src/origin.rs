@@ -18,6 +18,8 @@ mod conditional;
 
 mod file;
 
+mod walk;
+
 mod range;
 
 mod path;
@@ -62,8 +64,9 @@ pub struct Options {
     pub shares: Vec<ShareOptions>,
     /// Whether names that begin with a dot are served and listed. Default no.
     pub show_hidden: bool,
-    /// Whether `openat2` may be used where the kernel has it. Without it no link below the root is
-    /// followed. Default yes.
+    /// Absolute paths of folders that links in the shares may lead into. Default none.
+    pub follow_into: Vec<PathBuf>,
+    /// Whether `openat2` may be used where the kernel has it. Default yes.
     pub use_openat2: bool,
     /// Threads that read and write files. Default [`pool::THREADS`].
     pub threads: usize,
@@ -81,6 +84,7 @@ impl Options {
         Self {
             shares: vec![root],
             show_hidden: false,
+            follow_into: Vec::new(),
             use_openat2: true,
             threads: pool::THREADS,
             linger: Duration::from_secs(5),
@@ -129,7 +133,7 @@ impl Origin {
         let shares = options.shares.iter().map(|share| {
             Ok(Share {
                 name: share.name.as_bytes().into(),
-                root: Arc::new(Root::open(&share.path, options.use_openat2)?),
+                root: Arc::new(Root::open(&share.path, options.use_openat2, &options.follow_into)?),
                 writable: share.writable,
             })
         });

@@ -348,7 +348,7 @@ mod tests {
     }
 
     fn read(path: &Path) -> Listing {
-        let root = Root::open(path, true).unwrap();
+        let root = Root::open(path, true, &[]).unwrap();
         Listing::read(&root, b".", &root.open_folder(b".").unwrap()).unwrap()
     }
 

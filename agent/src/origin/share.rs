@@ -5,6 +5,11 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
+use data_encoding::HEXLOWER;
+use ring::{
+    error::Unspecified,
+    rand::{SecureRandom, SystemRandom},
+};
 use spdy_protocol::head::RequestHead;
 
 use super::{
@@ -14,7 +19,7 @@ use super::{
     mime, path,
     path::Target,
     quota::Quota,
-    range::Part,
+    range::{Range, Selection},
     reply::{Body, PRIVATE, Piece, Reply},
 };
 use crate::pool::Pool;
@@ -60,7 +65,7 @@ impl Share {
                 tools.pool.run(move || root.open_file(&name)).await
             }
         };
-        let opened = opened.and_then(|opened| Meta::of(&opened).map(|meta| (opened, meta)));
+        let opened = opened.and_then(|opened| self.root.meta(&opened).map(|meta| (opened, meta)));
         match opened {
             Err(error) => Reply::status(file::status_of(error)),
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
@@ -131,38 +136,90 @@ fn file_reply(
     };
     // Two Range headers are no set of ranges that anybody meant.
     let mut asked = request.headers.get_all("range").filter(|_| ranges);
-    let part = match (asked.next(), asked.next()) {
-        (Some(value), None) => Part::parse(value, meta.len),
-        _ => Part::Whole,
+    let selection = match (asked.next(), asked.next()) {
+        (Some(value), None) => Selection::parse(value, meta.len),
+        _ => Selection::Whole,
     };
-    let (status, offset, len) = match part {
-        Part::Whole => (200, 0, meta.len),
-        Part::Range { first, last } => (206, first, last - first + 1),
-        Part::Unsatisfiable => {
+    let media_type = mime::media_type(&target.name);
+    let reply = match selection {
+        Selection::Whole => Parts::one(0, meta.len).reply(200, opened, media_type),
+        Selection::One(range) => Parts::one(range.first, range.len())
+            .reply(206, opened, media_type)
+            .with("content-range", &content_range(range, meta.len)),
+        Selection::Many(ranges) => match Boundary::new() {
+            Ok(boundary) => {
+                let parts = Parts::many(&ranges, &boundary, media_type, meta.len);
+                parts.reply(206, opened, &format!("multipart/byteranges; boundary={}", boundary.0))
+            }
+            Err(_) => return Reply::status(500),
+        },
+        Selection::Unsatisfiable => {
             return Reply::status(416)
                 .with("content-range", &format!("bytes */{}", meta.len))
                 .with("accept-ranges", "bytes");
         }
     };
-    let media_type = mime::media_type(&target.name);
-    let mut reply = with_validators(Reply::empty(status), &validators)
-        .with("content-type", media_type)
-        .with("content-length", &len.to_string())
+    let reply = with_validators(reply, &validators)
         .with("accept-ranges", "bytes")
         .with("cache-control", PRIVATE)
         .with("x-content-type-options", "nosniff");
-    if let Part::Range { first, last } = part {
-        let range = format!("bytes {first}-{last}/{}", meta.len);
-        reply = reply.with("content-range", &range);
-    }
     if mime::is_active(media_type) {
-        reply = reply.with("content-security-policy", "sandbox");
-    }
-    if len > 0 {
-        let pieces = vec![Piece { head: Vec::new(), offset, len }];
-        reply.body = Body::File { file: opened, pieces, tail: Vec::new() };
+        return reply.with("content-security-policy", "sandbox");
     }
     reply
+}
+
+/// What of a file an answer holds, with what stands between.
+struct Parts {
+    pieces: Vec<Piece>,
+    tail: Vec<u8>,
+}
+
+impl Parts {
+    fn one(offset: u64, len: u64) -> Self {
+        Self { pieces: vec![Piece { head: Vec::new(), offset, len }], tail: Vec::new() }
+    }
+
+    /// The parts of a multipart/byteranges (RFC 9110 14.6).
+    fn many(ranges: &[Range], boundary: &Boundary, media_type: &str, len: u64) -> Self {
+        let boundary = &boundary.0;
+        let pieces = ranges.iter().enumerate().map(|(at, range)| {
+            let start = if at == 0 { "" } else { "\r\n" };
+            let head = format!(
+                "{start}--{boundary}\r\ncontent-type: {media_type}\r\ncontent-range: {}\r\n\r\n",
+                content_range(*range, len)
+            );
+            Piece { head: head.into_bytes(), offset: range.first, len: range.len() }
+        });
+        Self { pieces: pieces.collect(), tail: format!("\r\n--{boundary}--\r\n").into_bytes() }
+    }
+
+    fn reply(self, status: u16, file: OwnedFd, content_type: &str) -> Reply {
+        let lens = self.pieces.iter().map(|piece| piece.head.len() as u64 + piece.len);
+        let len = lens.sum::<u64>() + self.tail.len() as u64;
+        let reply = Reply::empty(status)
+            .with("content-type", content_type)
+            .with("content-length", &len.to_string());
+        if len == 0 {
+            return reply;
+        }
+        Reply { body: Body::File { file, pieces: self.pieces, tail: self.tail }, ..reply }
+    }
+}
+
+/// What parts are separated by: random, so that no file can hold it on purpose.
+struct Boundary(String);
+
+impl Boundary {
+    fn new() -> Result<Self, Unspecified> {
+        let mut random = [0; 16];
+        SystemRandom::new().fill(&mut random)?;
+        Ok(Self(HEXLOWER.encode(&random)))
+    }
+}
+
+fn content_range(range: Range, len: u64) -> String {
+    format!("bytes {}-{}/{len}", range.first, range.last)
 }
 
 /// 301 to a path of ours, with the query of the request.

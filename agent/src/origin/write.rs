@@ -287,7 +287,7 @@ mod tests {
             let path = std::env::temp_dir().join(unique);
             let _ = fs::remove_dir_all(&path);
             fs::create_dir(&path).unwrap();
-            let root = Arc::new(Root::open(&path, true).unwrap());
+            let root = Arc::new(Root::open(&path, true, &[]).unwrap());
             Self(path, root)
         }
 
