@@ -57,10 +57,13 @@ fn large_folder_is_listed_beside_64_streams_in_bounded_memory() {
 /// Numbers of inodes may be made up anew at each mount: where they are, the tag does not depend on
 /// them; where they are kept, it does. On the device's it never does.
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn tag_depends_on_inode_numbers_only_where_they_are_kept() {
     const FAT: u64 = 0x4d44;
     const EXT: u64 = 0xef53;
+    if !cfg!(target_arch = "x86_64") {
+        println!("not tested on this machine: its kernel lays out files in another way");
+        return;
+    }
     let root = TempRoot::new();
     root.write("film.mkv", b"0123456789");
     let mut pair = Pair::start(root.path());

@@ -2,7 +2,10 @@
 
 use spdy_tests::visitor::Head;
 
-use super::site::{BIG, numbered, site};
+use super::{
+    ranges::part,
+    site::{BIG, numbered, site},
+};
 
 /// Type, range and octets of each part.
 type Parts = Vec<(String, String, Vec<u8>)>;
@@ -56,16 +59,10 @@ fn several(asked: &str, wanted: &[(&str, &str)]) {
     assert_eq!(found, wanted);
 }
 
-cases! { one:
+cases! { part:
     m03_one_range_that_exists_is_a_plain_part("bytes=0-1,50-60", "0-1", "01");
     m07_overlapping_ranges_are_merged("bytes=0-5,3-8", "0-8", "012345678");
     m08_adjacent_ranges_are_merged("bytes=0-4,5-9", "0-9", "0123456789");
-}
-
-fn one(asked: &str, range: &str, body: &str) {
-    let answer = site().ask("GET", "/ten.txt", &[("Range", asked)]);
-    assert_eq!((answer.status, answer.text().as_str()), (206, body));
-    assert_eq!(answer.headers["content-range"], format!("bytes {range}/10"));
 }
 
 #[test]

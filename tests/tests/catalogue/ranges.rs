@@ -16,7 +16,7 @@ cases! { part:
     r21_all_of_the_file_as_a_range_is_206("bytes=0-", "0-9", "0123456789");
 }
 
-fn part(asked: &str, range: &str, body: &str) {
+pub(crate) fn part(asked: &str, range: &str, body: &str) {
     let answer = site().ask("GET", "/ten.txt", &[("Range", asked)]);
     assert_eq!((answer.status, answer.text().as_str()), (206, body));
     assert_eq!(answer.headers["content-range"], format!("bytes {range}/10"));
