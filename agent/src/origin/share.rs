@@ -3,6 +3,8 @@
 //! It owns the headers of files and folders and how preconditions, ranges and codings come
 //! together (RFC 9110 13.2.2). What changes a share is `super::write`'s.
 
+mod variants;
+
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use data_encoding::HEXLOWER;
@@ -13,14 +15,17 @@ use ring::{
 use spdy_protocol::head::RequestHead;
 
 use super::{
+    archive::{self, Form},
     conditional::{self, Validators, Verdict},
     file::{self, Kind, Meta, Root},
+    gzip,
     listing::{self, Listing, Page},
     mime, path,
     path::Target,
     quota::Quota,
     range::{Range, Selection},
     reply::{Body, PRIVATE, Piece, Reply},
+    subtitle,
 };
 use crate::pool::Pool;
 
@@ -44,6 +49,10 @@ pub(crate) struct Tools {
     pub(crate) hidden: bool,
     /// Bodies that are made while they are sent.
     pub(crate) made: Quota,
+    /// Archives under way.
+    pub(crate) archives: Quota,
+    /// Bodies that are compressed.
+    pub(crate) gzips: Quota,
     /// The policy of our own pages.
     pub(crate) policy: String,
 }
@@ -70,10 +79,16 @@ impl Share {
             Err(error) => Reply::status(file::status_of(error)),
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
             Ok((_, meta)) if meta.kind == Kind::File && target.folder => Reply::status(404),
+            Ok((opened, meta)) if subtitle::is_asked(&target.name, &meta, query) => {
+                variants::subtitles(tools, request, opened, &meta, now)
+            }
             Ok((opened, meta)) if meta.kind == Kind::File => {
                 file_reply(tools, request, target, opened, &meta, now)
             }
             Ok(_) if !target.folder => redirect(target.as_folder(), query),
+            Ok((opened, _)) if Form::asked(query).is_some() => {
+                variants::archive(tools, request, target, opened, query).await
+            }
             Ok((opened, _)) => self.folder(tools, request, target, opened).await,
         }
     }
@@ -111,6 +126,8 @@ impl Tools {
             key,
             hidden,
             made: Quota::new(listing::ENTRIES_HELD),
+            archives: Quota::new(archive::AT_A_TIME),
+            gzips: Quota::new(gzip::AT_A_TIME),
             policy: listing::policy(),
         }
     }
