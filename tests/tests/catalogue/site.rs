@@ -15,7 +15,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{LazyLock, OnceLock},
+    sync::{LazyLock, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -78,6 +78,19 @@ impl Site {
         visitor.send(format!("GET {target} HTTP/1.0\r\nHost: nas1\r\n{lines}\r\n"));
         let head = visitor.head();
         (head, visitor.rest().0)
+    }
+
+    /// The same with `Accept-Encoding`. One at a time: the agent compresses for two, and sends to a
+    /// third what is not compressed.
+    pub(crate) fn coded(
+        &self,
+        target: &str,
+        codings: &str,
+        more: &[(&str, &str)],
+    ) -> (Head, Vec<u8>) {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        self.whole(target, &[&[("Accept-Encoding", codings)], more].concat())
     }
 
     /// A page as text.
