@@ -16,7 +16,7 @@ use spdy_protocol::join::is_origin_name;
 use crate::{
     dial::{Address, Token},
     log::{Level, Log},
-    origin,
+    origin::{self, ShareOptions},
     supervise::{Proxy, Settings},
     verify::{Pin, Trust},
 };
@@ -58,8 +58,14 @@ pub struct Options {
     pub access: Access,
     /// `name`: the name we are reached by.
     pub name: Option<String>,
-    /// `allow-write`.
+    /// `allow-write`: visitors may change `root`.
     pub allow_write: bool,
+    /// `share`, `share-rw`: `NAME=PATH`, and whether visitors may change it.
+    pub shares: Vec<(String, bool)>,
+    /// `follow-into`: folders that links in the shares may lead into.
+    pub follow_into: Vec<PathBuf>,
+    /// `show-hidden`: names that begin with a dot are served.
+    pub show_hidden: bool,
     /// `session-debug`.
     pub session_debug: bool,
     /// `log`: the level.
@@ -160,6 +166,22 @@ impl File {
             "root" => once(&mut options.root, key, path(key, value, folder)?),
             "name" => once(&mut options.name, key, word(key, value)?.to_owned()),
             "log" => once(&mut options.log, key, word(key, value)?.to_owned()),
+            "share" | "share-rw" => {
+                let (name, at) = word(key, value)?
+                    .split_once('=')
+                    .ok_or_else(|| format!("{key} {value} is not NAME=PATH"))?;
+                let share = format!("{}={}", name.trim(), folder.join(at.trim()).display());
+                options.shares.push((share, key == "share-rw"));
+                Ok(())
+            }
+            "follow-into" => {
+                options.follow_into.push(path(key, value, folder)?);
+                Ok(())
+            }
+            "show-hidden" => {
+                options.show_hidden = switch(key, value)?;
+                Ok(())
+            }
             "proxy" => {
                 options.proxies.push(word(key, value)?.to_owned());
                 Ok(())
@@ -204,12 +226,14 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         }
         None => name_of_host(),
     };
-    let Some(root) = flags.root.as_ref().or(top.root.as_ref()) else {
-        return Err(ConfigError::Usage("no folder to serve: give -r DIR".to_owned()));
-    };
+    let shares = shares(flags, top)?;
     let proxies = proxies(flags, file)?;
-    origin::check_root(root)
-        .map_err(|error| ConfigError::Failure(format!("root {}: {error}", root.display())))?;
+    for share in &shares {
+        origin::check_root(&share.path).map_err(|error| {
+            let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
+            ConfigError::Failure(format!("{what} {}: {error}", share.path.display()))
+        })?;
+    }
     let instance = match file.instance {
         Some(instance) => instance,
         None => new_instance()?,
@@ -217,9 +241,11 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     let debug = flags.session_debug || top.session_debug;
     let log = Log::detect(if debug { Level::Debug } else { level }, debug);
     let origin = origin::Options {
-        allow_write: flags.allow_write || top.allow_write,
+        shares,
+        show_hidden: flags.show_hidden || top.show_hidden,
+        follow_into: follow_into(flags, top)?,
         instance,
-        ..origin::Options::new(root)
+        ..origin::Options::new("")
     };
     Ok(Settings { proxies, session_debug: debug, ..Settings::new(name, origin, log) })
 }
@@ -285,6 +311,59 @@ pub fn with_joined(
     }
     text.push_str(&format!("token-file {token_file}\n"));
     text
+}
+
+/// What is served: the shares of the flags if they name any, else those of the file.
+fn shares(flags: &Options, top: &Options) -> Result<Vec<ShareOptions>, ConfigError> {
+    let usage = |problem: String| Err(ConfigError::Usage(problem));
+    let own = flags.root.is_some() || !flags.shares.is_empty();
+    let layer = if own { flags } else { top };
+    let mut shares = Vec::new();
+    match &layer.root {
+        Some(path) => shares.push(ShareOptions {
+            name: String::new(),
+            path: path.clone(),
+            writable: flags.allow_write || top.allow_write,
+        }),
+        None if flags.allow_write || layer.allow_write => {
+            return usage("allow-write is for root; give a share as share-rw".to_owned());
+        }
+        None => {}
+    }
+    for (text, writable) in &layer.shares {
+        let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
+            return usage(format!("share {text} is not NAME=PATH"));
+        };
+        if !origin::is_share_name(name) {
+            let rule = "must be 1 to 63 of A-Z, a-z, 0-9, ., _ and -, and begin with no dot";
+            return usage(format!("share name {name} {rule}"));
+        }
+        if shares.iter().any(|share| share.name == name) {
+            return usage(format!("share {name} is given twice"));
+        }
+        let (name, path) = (name.to_owned(), PathBuf::from(path));
+        shares.push(ShareOptions { name, path, writable: *writable });
+    }
+    match shares.len() {
+        0 => usage("no folder to serve: give -r DIR or --share NAME=PATH".to_owned()),
+        1..=SHARES_MAX => Ok(shares),
+        more => usage(format!("{more} shares are more than {SHARES_MAX}")),
+    }
+}
+
+/// Folders that links may lead into. They need not exist: a disk may come later.
+fn follow_into(flags: &Options, top: &Options) -> Result<Vec<PathBuf>, ConfigError> {
+    let layer = if flags.follow_into.is_empty() { top } else { flags };
+    let folders = layer.follow_into.iter().map(|folder| {
+        let absolute = std::path::absolute(folder)
+            .ok()
+            .filter(|path| !path.components().any(|part| part == std::path::Component::ParentDir));
+        absolute.ok_or_else(|| {
+            let folder = folder.display();
+            ConfigError::Usage(format!("follow-into {folder} is no path without .."))
+        })
+    });
+    folders.collect()
 }
 
 fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
@@ -416,6 +495,7 @@ const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
 const SHORT_FILE: u64 = 4_096;
+const SHARES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -471,7 +551,7 @@ mod tests {
     fn wrong_lines_are_named() {
         for (text, line) in [
             ("nonsense", 1),
-            ("root /a\nshare x=/y", 2),
+            ("root /a\nshare /y", 2),
             ("root", 1),
             ("root /a\nroot /b", 2),
             ("allow-write maybe", 1),
@@ -485,6 +565,41 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err().0, line, "{text}");
         }
+    }
+
+    #[test]
+    fn shares_have_names_paths_and_switches() {
+        let text = "insecure\nshow-hidden\nshare films=/\nshare-rw in = sub dir\n";
+        let file = parse(text).unwrap();
+        assert_eq!(file.options.shares[1], ("in=/etc/x/sub dir".to_owned(), true));
+        let one = |shares: &[(&str, bool)], root: Option<&str>, allow_write| {
+            let shares = shares.iter().map(|(text, rw)| ((*text).to_owned(), *rw)).collect();
+            let root = root.map(PathBuf::from);
+            settle(&Options { shares, root, allow_write, ..Options::default() }, &file)
+        };
+        let settings = one(&[("a=/", false), ("b=/usr", true)], Some("/etc"), true).unwrap();
+        let names = settings.origin.shares.iter().map(|share| (&*share.name, share.writable));
+        assert_eq!(names.collect::<Vec<_>>(), [("", true), ("a", false), ("b", true)]);
+        assert!(settings.origin.show_hidden);
+        let follow = |folder: &str| {
+            let (root, follow_into) = (Some("/".into()), vec![folder.into()]);
+            settle(&Options { root, follow_into, ..Options::default() }, &file)
+        };
+        assert_eq!(follow("/mnt/disk").unwrap().origin.follow_into, [Path::new("/mnt/disk")]);
+        assert!(follow("/mnt/../x").is_err());
+        for (shares, write) in [
+            (&[("a", false)][..], false),
+            (&[("a=", false)], false),
+            (&[("=/", false)], false),
+            (&[(".a=/", false)], false),
+            (&[("a/b=/", false)], false),
+            (&[("a=/", false), ("a=/usr", true)], false),
+            (&[("a=/", false)], true),
+        ] {
+            assert!(matches!(one(shares, None, write), Err(ConfigError::Usage(_))), "{shares:?}");
+        }
+        let absent = one(&[("a=/nowhere", false)], None, false);
+        assert!(matches!(absent, Err(ConfigError::Failure(_))));
     }
 
     #[test]
@@ -513,7 +628,7 @@ mod tests {
         let settings = settle(&flags(), &File::default()).unwrap();
         assert_eq!(settings.proxies[0].address.to_string(), "localhost:1444");
         assert!(is_origin_name(&settings.name));
-        assert!(!settings.origin.allow_write);
+        assert!(!settings.origin.shares[0].writable);
         assert_ne!(settings.instance, [0; 16]);
     }
 

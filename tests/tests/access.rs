@@ -52,13 +52,16 @@ impl Guarded {
     }
 }
 
-/// Answers with the request's headers; changes to the protocol `echo` and says one word.
+/// Answers with the request's headers; changes to the protocol `echo`, which waits for the visitor's
+/// end and says one word.
 async fn serve(request: RequestHead, stream: Stream) {
     let is_upgrade = request.upgrade.as_deref() == Some("echo");
     let list = |(name, value): (&str, &[u8])| format!("{name}: {}\n", value.escape_ascii());
     let text: String = request.headers.iter().map(list).collect();
     let text = if is_upgrade { "echo" } else { &text };
     let _ = stream.reply(&ResponseHead::new(if is_upgrade { 101 } else { 200 }), false).await;
+    let read = || smol::future::poll_fn(|cx| stream.poll_read_chunk(cx));
+    while is_upgrade && read().await.unwrap_or_default().is_some() {}
     let mut body = text.as_bytes();
     while !body.is_empty() {
         match smol::future::poll_fn(|cx| stream.poll_write(cx, body, true)).await {
