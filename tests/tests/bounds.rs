@@ -18,7 +18,10 @@ use spdy_agent::{
     supervise,
     verify::{Pin, Trust},
 };
-use spdy_proxy::state::{Port, State};
+use spdy_proxy::{
+    access::Access,
+    state::{Port, State},
+};
 use spdy_tests::{
     fixture::{Agent, Builds, Proxy, Random, Sha256, TempRoot, join, wait_until},
     http::{Request, wait_for_agent},
@@ -360,6 +363,7 @@ fn idle_tunnel_costs_the_proxy_little() {
     let pin = Pin(state.identity(Port::Tunnel).unwrap().pin());
     let names: Vec<_> = (0..200).map(|n| format!("nas{n}")).collect();
     for name in &names {
+        state.set_access(name, Access::Open).unwrap();
         let secret = state.pair(name, Duration::from_secs(60)).unwrap();
         let token = spdy_agent::verify::sha256(token(name).as_bytes());
         assert!(state.join(name, &secret, token).unwrap());
