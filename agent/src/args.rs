@@ -103,6 +103,11 @@ struct Flags {
     #[argh(option, arg_name = "file")]
     token_file: Option<PathBuf>,
 
+    /// pass requests below PREFIX to an HTTP service: PREFIX=URL[,keep-prefix][,keep-host]
+    /// [,wait=SECONDS]; may be repeated
+    #[argh(option, arg_name = "prefix=url")]
+    forward: Vec<String>,
+
     /// let clients put files
     #[argh(switch)]
     allow_write: bool,
@@ -139,6 +144,7 @@ impl From<Flags> for Options {
                 token_file: flags.token_file,
             },
             name: flags.name,
+            forwards: flags.forward,
             allow_write: flags.allow_write,
             session_debug: flags.session_debug,
             log: flags.log,
@@ -198,16 +204,19 @@ mod tests {
                 token_file: Some("t".into()),
             },
             name: Some("nas".into()),
+            forwards: vec!["/x=http://h".into(), "/y=http://h,keep-host".into()],
             allow_write: true,
             session_debug: true,
             log: Some("debug".into()),
         };
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
-                      --name nas --token-file t --allow-write -s --log debug";
+                      --name nas --token-file t --forward /x=http://h --forward \
+                      /y=http://h,keep-host --allow-write -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
-                      --insecure --name=nas --token-file=t --allow-write -s --log=debug";
+                      --insecure --name=nas --token-file=t --forward=/x=http://h \
+                      --forward=/y=http://h,keep-host --allow-write -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -222,7 +231,7 @@ mod tests {
             &["--root"],
             &["extra"],
             &["--share", "a=/b"],
-            &["--forward", "/x=http://y"],
+            &["--forward"],
             &["--follow-into", "/x"],
             &["--allow-write=yes"],
             &["status"],

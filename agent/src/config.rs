@@ -16,7 +16,10 @@ use spdy_protocol::join::is_origin_name;
 use crate::{
     dial::{Address, Token},
     log::{Level, Log},
-    origin,
+    origin::{
+        self,
+        forward::{self, Service},
+    },
     supervise::{Proxy, Settings},
     verify::{Pin, Trust},
 };
@@ -58,6 +61,8 @@ pub struct Options {
     pub access: Access,
     /// `name`: the name we are reached by.
     pub name: Option<String>,
+    /// `forward`: services that requests are passed to.
+    pub forwards: Vec<String>,
     /// `allow-write`.
     pub allow_write: bool,
     /// `session-debug`.
@@ -164,6 +169,11 @@ impl File {
                 options.proxies.push(word(key, value)?.to_owned());
                 Ok(())
             }
+            "forward" => {
+                Service::parse(value)?;
+                options.forwards.push(value.to_owned());
+                Ok(())
+            }
             "allow-write" => {
                 options.allow_write = switch(key, value)?;
                 Ok(())
@@ -217,6 +227,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     let debug = flags.session_debug || top.session_debug;
     let log = Log::detect(if debug { Level::Debug } else { level }, debug);
     let origin = origin::Options {
+        forwards: forwards(flags, top)?,
         allow_write: flags.allow_write || top.allow_write,
         instance,
         ..origin::Options::new(root)
@@ -285,6 +296,17 @@ pub fn with_joined(
     }
     text.push_str(&format!("token-file {token_file}\n"));
     text
+}
+
+/// Those of the flags, else those of the file.
+fn forwards(flags: &Options, top: &Options) -> Result<Vec<Service>, ConfigError> {
+    let given = [flags, top].into_iter().map(|options| &options.forwards);
+    let given = given.into_iter().find(|given| !given.is_empty());
+    let services = given.into_iter().flatten().map(|text| Service::parse(text));
+    let services = services.collect::<Result<Vec<_>, _>>();
+    let services = services.map_err(ConfigError::Usage)?;
+    forward::check(&services).map_err(ConfigError::Usage)?;
+    Ok(services)
 }
 
 fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
@@ -476,6 +498,7 @@ mod tests {
             ("root /a\nroot /b", 2),
             ("allow-write maybe", 1),
             ("[proxy a:1]\nroot /x", 2),
+            ("root /a\nforward /x=https://h", 2),
             ("[proxy]", 1),
             ("[other a]", 1),
             ("[proxy a:1", 1),
@@ -500,6 +523,16 @@ mod tests {
         let settings = settle(&two, &file).unwrap();
         assert!(matches!(settings.proxies[0].trust, Trust::Insecure));
         assert!(matches!(settings.proxies[1].trust, Trust::Pins(_)));
+
+        let forwards = vec!["/x=http://flag".to_owned()];
+        let flags_of = Options { forwards: forwards.clone(), ..Options::default() };
+        let file_of = parse("root /\ninsecure\nforward /y=http://top\n").unwrap();
+        let prefixes = |flags: &Options| {
+            let forwards = settle(flags, &file_of).unwrap().origin.forwards;
+            forwards.iter().map(|service| service.prefix().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(prefixes(&flags_of), ["/x"]);
+        assert_eq!(prefixes(&Options::default()), ["/y"]);
 
         let access = Access { insecure: true, ..Access::default() };
         let name = Some("flagname".to_owned());
@@ -531,6 +564,13 @@ mod tests {
         assert!(usage(&Options { proxies, ..flags() }, &none).contains("nowhere"));
         let access = Access { pins: vec!["abc".to_owned()], ..Access::default() };
         assert!(usage(&Options { access, ..flags() }, &none).contains("pin abc"));
+        for (forwards, wrong) in [
+            (&["/x"][..], "forward /x: "),
+            (&["/x=http://a", "/y=http://a", "/x=http://b"], "forward /x is given twice"),
+        ] {
+            let forwards = forwards.iter().map(|text| (*text).to_owned()).collect();
+            assert!(usage(&Options { forwards, ..flags() }, &none).starts_with(wrong));
+        }
         let access = Access { insecure: true, ..flags().access };
         assert!(usage(&Options { access, ..flags() }, &none).contains("exclude"));
     }

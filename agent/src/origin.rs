@@ -4,6 +4,8 @@
 //! which stand in order like those of the crate. What the answers must be is docs/design.md and
 //! RFC 9110.
 
+pub mod forward;
+
 mod put;
 
 mod body;
@@ -50,6 +52,7 @@ use crate::{
 use body::BodyError;
 use conditional::{Validators, Verdict};
 use file::{Kind, Meta, Root};
+use forward::Forwards;
 use listing::{Listing, Page};
 use path::{PathError, Target};
 use quota::Quota;
@@ -61,6 +64,8 @@ use reply::{Body, PRIVATE, Reply};
 pub struct Options {
     /// The folder.
     pub root: PathBuf,
+    /// Services on this machine or its network that requests are passed to. Default none.
+    pub forwards: Vec<forward::Service>,
     /// Whether files may be put. Default no.
     pub allow_write: bool,
     /// Whether `openat2` may be used where the kernel has it. Without it no link below the root is
@@ -80,6 +85,7 @@ impl Options {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            forwards: Vec::new(),
             allow_write: false,
             use_openat2: true,
             threads: pool::THREADS,
@@ -92,6 +98,7 @@ impl Options {
 /// Serves one folder to any number of streams; on one thread.
 #[derive(Debug)]
 pub struct Origin {
+    forwards: Forwards,
     root: Arc<Root>,
     pool: Pool,
     allow_write: bool,
@@ -113,6 +120,7 @@ impl Origin {
         let mut hasher = DefaultHasher::new();
         hasher.write(&options.instance);
         Ok(Self {
+            forwards: Forwards::new(options.forwards.clone(), log.clone()),
             root: Arc::new(Root::open(&options.root, options.use_openat2)?),
             pool: Pool::new(options.threads),
             allow_write: options.allow_write,
@@ -167,6 +175,11 @@ impl Origin {
         stream: &Stream,
         sent: &mut u64,
     ) -> Result<u16, BodyError> {
+        if let Some(service) = self.forwards.find(&request.path) {
+            let status = self.forwards.serve(service, request, stream, sent).await?;
+            self.linger(stream).await;
+            return Ok(status);
+        }
         let now = date::seconds(SystemTime::now());
         let mut reply = self.reply(request, stream, now).await?;
         if date::is_plausible(now) {
