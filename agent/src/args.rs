@@ -75,7 +75,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
 #[derive(FromArgs)]
 #[argh(help_triggers("-h", "--help"))]
 struct Flags {
-    /// folder to serve
+    /// folder to serve as /
     #[argh(option, short = 'r', arg_name = "dir")]
     root: Option<PathBuf>,
 
@@ -108,9 +108,25 @@ struct Flags {
     #[argh(option, arg_name = "prefix=url")]
     forward: Vec<String>,
 
-    /// let clients put files
+    /// let visitors change what is in the folder of -r
     #[argh(switch)]
     allow_write: bool,
+
+    /// folder to serve as /NAME/, NAME=PATH; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share: Vec<String>,
+
+    /// the same, and visitors may change what is in it; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share_rw: Vec<String>,
+
+    /// folder outside that links in a served folder may lead into; may be repeated
+    #[argh(option, arg_name = "dir")]
+    follow_into: Vec<PathBuf>,
+
+    /// serve names that begin with a dot, too
+    #[argh(switch)]
+    show_hidden: bool,
 
     /// log every request and session to stderr
     #[argh(switch, short = 's')]
@@ -134,6 +150,8 @@ struct Flags {
 
 impl From<Flags> for Options {
     fn from(flags: Flags) -> Self {
+        let read = flags.share.into_iter().map(|share| (share, false));
+        let shares = read.chain(flags.share_rw.into_iter().map(|share| (share, true))).collect();
         Self {
             root: flags.root,
             proxies: flags.proxy,
@@ -146,6 +164,9 @@ impl From<Flags> for Options {
             name: flags.name,
             forwards: flags.forward,
             allow_write: flags.allow_write,
+            shares,
+            follow_into: flags.follow_into,
+            show_hidden: flags.show_hidden,
             session_debug: flags.session_debug,
             log: flags.log,
         }
@@ -206,17 +227,24 @@ mod tests {
             name: Some("nas".into()),
             forwards: vec!["/x=http://h".into(), "/y=http://h,keep-host".into()],
             allow_write: true,
+            shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
+            follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
+            show_hidden: true,
             session_debug: true,
             log: Some("debug".into()),
         };
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
-                      --name nas --token-file t --forward /x=http://h --forward \
-                      /y=http://h,keep-host --allow-write -s --log debug";
+                      --name nas --token-file t --allow-write --share films=/srv/a=b \
+                      --share-rw in=/srv/in --follow-into /mnt/a \
+                      --follow-into /mnt/b --forward /x=http://h \
+                      --forward /y=http://h,keep-host --show-hidden -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
-                      --insecure --name=nas --token-file=t --forward=/x=http://h \
-                      --forward=/y=http://h,keep-host --allow-write -s --log=debug";
+                      --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
+                      --share-rw=in=/srv/in --follow-into=/mnt/a \
+                      --follow-into=/mnt/b --forward=/x=http://h \
+                      --forward=/y=http://h,keep-host --show-hidden -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -230,9 +258,7 @@ mod tests {
             &["-r"],
             &["--root"],
             &["extra"],
-            &["--share", "a=/b"],
             &["--forward"],
-            &["--follow-into", "/x"],
             &["--allow-write=yes"],
             &["status"],
             &["doctor"],

@@ -16,10 +16,7 @@ use spdy_protocol::join::is_origin_name;
 use crate::{
     dial::{Address, Token},
     log::{Level, Log},
-    origin::{
-        self,
-        forward::{self, Service},
-    },
+    origin::{self, ShareOptions, forward::Service},
     supervise::{Proxy, Settings},
     verify::{Pin, Trust},
 };
@@ -63,8 +60,14 @@ pub struct Options {
     pub name: Option<String>,
     /// `forward`: services that requests are passed to.
     pub forwards: Vec<String>,
-    /// `allow-write`.
+    /// `allow-write`: visitors may change `root`.
     pub allow_write: bool,
+    /// `share`, `share-rw`: `NAME=PATH`, and whether visitors may change it.
+    pub shares: Vec<(String, bool)>,
+    /// `follow-into`: folders that links in the shares may lead into.
+    pub follow_into: Vec<PathBuf>,
+    /// `show-hidden`: names that begin with a dot are served.
+    pub show_hidden: bool,
     /// `session-debug`.
     pub session_debug: bool,
     /// `log`: the level.
@@ -165,6 +168,22 @@ impl File {
             "root" => once(&mut options.root, key, path(key, value, folder)?),
             "name" => once(&mut options.name, key, word(key, value)?.to_owned()),
             "log" => once(&mut options.log, key, word(key, value)?.to_owned()),
+            "share" | "share-rw" => {
+                let (name, at) = word(key, value)?
+                    .split_once('=')
+                    .ok_or_else(|| format!("{key} {value} is not NAME=PATH"))?;
+                let share = format!("{}={}", name.trim(), folder.join(at.trim()).display());
+                options.shares.push((share, key == "share-rw"));
+                Ok(())
+            }
+            "follow-into" => {
+                options.follow_into.push(path(key, value, folder)?);
+                Ok(())
+            }
+            "show-hidden" => {
+                options.show_hidden = switch(key, value)?;
+                Ok(())
+            }
             "proxy" => {
                 options.proxies.push(word(key, value)?.to_owned());
                 Ok(())
@@ -214,12 +233,22 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         }
         None => name_of_host(),
     };
-    let Some(root) = flags.root.as_ref().or(top.root.as_ref()) else {
-        return Err(ConfigError::Usage("no folder to serve: give -r DIR".to_owned()));
-    };
+    let forwards = forwards(flags, top)?;
+    let shares = shares(flags, top, !forwards.is_empty())?;
+    for share in &shares {
+        if let Some(service) = forwards.iter().find(|service| service.hides(&share.name)) {
+            let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
+            let problem = format!("forward {} leaves nothing of {what}", service.prefix());
+            return Err(ConfigError::Usage(problem));
+        }
+    }
     let proxies = proxies(flags, file)?;
-    origin::check_root(root)
-        .map_err(|error| ConfigError::Failure(format!("root {}: {error}", root.display())))?;
+    for share in &shares {
+        origin::check_root(&share.path).map_err(|error| {
+            let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
+            ConfigError::Failure(format!("{what} {}: {error}", share.path.display()))
+        })?;
+    }
     let instance = match file.instance {
         Some(instance) => instance,
         None => new_instance()?,
@@ -227,10 +256,12 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     let debug = flags.session_debug || top.session_debug;
     let log = Log::detect(if debug { Level::Debug } else { level }, debug);
     let origin = origin::Options {
-        forwards: forwards(flags, top)?,
-        allow_write: flags.allow_write || top.allow_write,
+        shares,
+        forwards,
+        show_hidden: flags.show_hidden || top.show_hidden,
+        follow_into: follow_into(flags, top)?,
         instance,
-        ..origin::Options::new(root)
+        ..origin::Options::new("")
     };
     Ok(Settings { proxies, session_debug: debug, ..Settings::new(name, origin, log) })
 }
@@ -298,15 +329,80 @@ pub fn with_joined(
     text
 }
 
-/// Those of the flags, else those of the file.
+/// The services of the flags if they name any, else those of the file.
 fn forwards(flags: &Options, top: &Options) -> Result<Vec<Service>, ConfigError> {
-    let given = [flags, top].into_iter().map(|options| &options.forwards);
-    let given = given.into_iter().find(|given| !given.is_empty());
-    let services = given.into_iter().flatten().map(|text| Service::parse(text));
-    let services = services.collect::<Result<Vec<_>, _>>();
-    let services = services.map_err(ConfigError::Usage)?;
-    forward::check(&services).map_err(ConfigError::Usage)?;
+    let layer = if flags.forwards.is_empty() { top } else { flags };
+    let mut services: Vec<Service> = Vec::new();
+    for text in &layer.forwards {
+        let service = Service::parse(text).map_err(ConfigError::Usage)?;
+        if services.iter().any(|other| other.prefix() == service.prefix()) {
+            let problem = format!("forward {} is given twice", service.prefix());
+            return Err(ConfigError::Usage(problem));
+        }
+        services.push(service);
+    }
     Ok(services)
+}
+
+/// What is served: the shares of the flags if they name any, else those of the file. There must be
+/// one unless something else is served.
+fn shares(
+    flags: &Options,
+    top: &Options,
+    may_be_none: bool,
+) -> Result<Vec<ShareOptions>, ConfigError> {
+    let usage = |problem: String| Err(ConfigError::Usage(problem));
+    let own = flags.root.is_some() || !flags.shares.is_empty();
+    let layer = if own { flags } else { top };
+    let mut shares = Vec::new();
+    match &layer.root {
+        Some(path) => shares.push(ShareOptions {
+            name: String::new(),
+            path: path.clone(),
+            writable: flags.allow_write || top.allow_write,
+        }),
+        None if flags.allow_write || layer.allow_write => {
+            return usage("allow-write is for root; give a share as share-rw".to_owned());
+        }
+        None => {}
+    }
+    for (text, writable) in &layer.shares {
+        let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
+            return usage(format!("share {text} is not NAME=PATH"));
+        };
+        if !origin::is_share_name(name) {
+            let rule = "must be 1 to 63 of A-Z, a-z, 0-9, ., _ and -, and begin with no dot";
+            return usage(format!("share name {name} {rule}"));
+        }
+        if shares.iter().any(|share| share.name == name) {
+            return usage(format!("share {name} is given twice"));
+        }
+        let (name, path) = (name.to_owned(), PathBuf::from(path));
+        shares.push(ShareOptions { name, path, writable: *writable });
+    }
+    match shares.len() {
+        0 if !may_be_none => {
+            let ways = "-r DIR, --share NAME=PATH or --forward PREFIX=URL";
+            usage(format!("nothing to serve: give {ways}"))
+        }
+        0..=SHARES_MAX => Ok(shares),
+        more => usage(format!("{more} shares are more than {SHARES_MAX}")),
+    }
+}
+
+/// Folders that links may lead into. They need not exist: a disk may come later.
+fn follow_into(flags: &Options, top: &Options) -> Result<Vec<PathBuf>, ConfigError> {
+    let layer = if flags.follow_into.is_empty() { top } else { flags };
+    let folders = layer.follow_into.iter().map(|folder| {
+        let absolute = std::path::absolute(folder)
+            .ok()
+            .filter(|path| !path.components().any(|part| part == std::path::Component::ParentDir));
+        absolute.ok_or_else(|| {
+            let folder = folder.display();
+            ConfigError::Usage(format!("follow-into {folder} is no path without .."))
+        })
+    });
+    folders.collect()
 }
 
 fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
@@ -438,6 +534,7 @@ const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
 const SHORT_FILE: u64 = 4_096;
+const SHARES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -493,7 +590,7 @@ mod tests {
     fn wrong_lines_are_named() {
         for (text, line) in [
             ("nonsense", 1),
-            ("root /a\nshare x=/y", 2),
+            ("root /a\nshare /y", 2),
             ("root", 1),
             ("root /a\nroot /b", 2),
             ("allow-write maybe", 1),
@@ -511,6 +608,41 @@ mod tests {
     }
 
     #[test]
+    fn shares_have_names_paths_and_switches() {
+        let text = "insecure\nshow-hidden\nshare films=/\nshare-rw in = sub dir\n";
+        let file = parse(text).unwrap();
+        assert_eq!(file.options.shares[1], ("in=/etc/x/sub dir".to_owned(), true));
+        let one = |shares: &[(&str, bool)], root: Option<&str>, allow_write| {
+            let shares = shares.iter().map(|(text, rw)| ((*text).to_owned(), *rw)).collect();
+            let root = root.map(PathBuf::from);
+            settle(&Options { shares, root, allow_write, ..Options::default() }, &file)
+        };
+        let settings = one(&[("a=/", false), ("b=/usr", true)], Some("/etc"), true).unwrap();
+        let names = settings.origin.shares.iter().map(|share| (&*share.name, share.writable));
+        assert_eq!(names.collect::<Vec<_>>(), [("", true), ("a", false), ("b", true)]);
+        assert!(settings.origin.show_hidden);
+        let follow = |folder: &str| {
+            let (root, follow_into) = (Some("/".into()), vec![folder.into()]);
+            settle(&Options { root, follow_into, ..Options::default() }, &file)
+        };
+        assert_eq!(follow("/mnt/disk").unwrap().origin.follow_into, [Path::new("/mnt/disk")]);
+        assert!(follow("/mnt/../x").is_err());
+        for (shares, write) in [
+            (&[("a", false)][..], false),
+            (&[("a=", false)], false),
+            (&[("=/", false)], false),
+            (&[(".a=/", false)], false),
+            (&[("a/b=/", false)], false),
+            (&[("a=/", false), ("a=/usr", true)], false),
+            (&[("a=/", false)], true),
+        ] {
+            assert!(matches!(one(shares, None, write), Err(ConfigError::Usage(_))), "{shares:?}");
+        }
+        let absent = one(&[("a=/nowhere", false)], None, false);
+        assert!(matches!(absent, Err(ConfigError::Failure(_))));
+    }
+
+    #[test]
     fn flags_win_over_sections_over_the_top() {
         let text = format!("root /\nname filename\ninsecure\n[proxy a:1]\npin {PIN}\n");
         let file = parse(&text).unwrap();
@@ -524,15 +656,15 @@ mod tests {
         assert!(matches!(settings.proxies[0].trust, Trust::Insecure));
         assert!(matches!(settings.proxies[1].trust, Trust::Pins(_)));
 
-        let forwards = vec!["/x=http://flag".to_owned()];
-        let flags_of = Options { forwards: forwards.clone(), ..Options::default() };
-        let file_of = parse("root /\ninsecure\nforward /y=http://top\n").unwrap();
+        let with_services = parse("insecure\nforward /y=http://top\nforward /=http://top\n");
+        let with_services = with_services.unwrap();
         let prefixes = |flags: &Options| {
-            let forwards = settle(flags, &file_of).unwrap().origin.forwards;
+            let forwards = settle(flags, &with_services).unwrap().origin.forwards;
             forwards.iter().map(|service| service.prefix().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(prefixes(&flags_of), ["/x"]);
-        assert_eq!(prefixes(&Options::default()), ["/y"]);
+        assert_eq!(prefixes(&Options::default()), ["/y", "/"]);
+        let forwards = vec!["/x=http://flag".to_owned()];
+        assert_eq!(prefixes(&Options { forwards, ..Options::default() }), ["/x"]);
 
         let access = Access { insecure: true, ..Access::default() };
         let name = Some("flagname".to_owned());
@@ -546,7 +678,7 @@ mod tests {
         let settings = settle(&flags(), &File::default()).unwrap();
         assert_eq!(settings.proxies[0].address.to_string(), "localhost:1444");
         assert!(is_origin_name(&settings.name));
-        assert!(!settings.origin.allow_write);
+        assert!(!settings.origin.shares[0].writable);
         assert_ne!(settings.instance, [0; 16]);
     }
 
@@ -567,9 +699,12 @@ mod tests {
         for (forwards, wrong) in [
             (&["/x"][..], "forward /x: "),
             (&["/x=http://a", "/y=http://a", "/x=http://b"], "forward /x is given twice"),
+            (&["/=http://a"], "forward / leaves nothing of root"),
+            (&["/s=http://a"], "forward /s leaves nothing of s"),
         ] {
             let forwards = forwards.iter().map(|text| (*text).to_owned()).collect();
-            assert!(usage(&Options { forwards, ..flags() }, &none).starts_with(wrong));
+            let shares = vec![("s=/".to_owned(), false)];
+            assert!(usage(&Options { forwards, shares, ..flags() }, &none).starts_with(wrong));
         }
         let access = Access { insecure: true, ..flags().access };
         assert!(usage(&Options { access, ..flags() }, &none).contains("exclude"));

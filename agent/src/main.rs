@@ -61,13 +61,20 @@ fn serve(options: &config::Options, named: Option<&Path>) -> Result<(), Failure>
         ));
     }
     log.info(format_args!(
-        "event=start version={} name={} root={} write={} proxies={}",
+        "event=start version={} name={} shares={} proxies={}",
         env!("CARGO_PKG_VERSION"),
         settings.name,
-        Quoted(&settings.origin.root.to_string_lossy()),
-        settings.origin.allow_write,
+        settings.origin.shares.len(),
         settings.proxies.len()
     ));
+    for share in &settings.origin.shares {
+        log.info(format_args!(
+            "event=share path=/{} folder={} write={}",
+            share.name,
+            Quoted(&share.path.to_string_lossy()),
+            share.writable
+        ));
+    }
     let stop = async {
         // Ends with the stream of signals, which has no end.
         let _ = first.next().await;

@@ -1,22 +1,26 @@
 //! One request to one response, from a folder, over a stream.
 //!
-//! It owns methods, statuses and headers. Files are opened, read and written by the modules below,
-//! which stand in order like those of the crate. What the answers must be is docs/design.md and
-//! RFC 9110.
+//! It owns which place a request names, the date of the answer and its line in the log. Shares are
+//! read and changed by the modules below, which stand in order like those of the crate. What the
+//! answers must be is docs/design.md and RFC 9110.
 
 pub mod forward;
 
-mod put;
-
 mod body;
 
-mod reply;
+mod write;
+
+mod share;
 
 mod listing;
+
+mod reply;
 
 mod conditional;
 
 mod file;
+
+mod walk;
 
 mod range;
 
@@ -34,7 +38,6 @@ use std::{
     future::poll_fn,
     hash::{DefaultHasher, Hasher as _},
     io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -47,29 +50,28 @@ use spdy_protocol::{frame::Status, head::RequestHead, tunnel::Stream};
 
 use crate::{
     log::{Level, Log, Quoted},
-    pool::{self, Pool},
+    pool,
 };
 use body::BodyError;
-use conditional::{Validators, Verdict};
-use file::{Kind, Meta, Root};
+use file::Root;
 use forward::Forwards;
-use listing::{Listing, Page};
 use path::{PathError, Target};
 use quota::Quota;
-use range::Part;
-use reply::{Body, PRIVATE, Reply};
+use reply::{Body, Reply};
+use share::{Share, Tools};
 
 /// What is served, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder.
-    pub root: PathBuf,
-    /// Services on this machine or its network that requests are passed to. Default none.
+    /// The folders; their names differ.
+    pub shares: Vec<ShareOptions>,
+    /// Services that requests are passed to; they come before shares. Default none.
     pub forwards: Vec<forward::Service>,
-    /// Whether files may be put. Default no.
-    pub allow_write: bool,
-    /// Whether `openat2` may be used where the kernel has it. Without it no link below the root is
-    /// followed. Default yes.
+    /// Whether names that begin with a dot are served and listed. Default no.
+    pub show_hidden: bool,
+    /// Absolute paths of folders that links in the shares may lead into. Default none.
+    pub follow_into: Vec<PathBuf>,
+    /// Whether `openat2` may be used where the kernel has it. Default yes.
     pub use_openat2: bool,
     /// Threads that read and write files. Default [`pool::THREADS`].
     pub threads: usize,
@@ -80,13 +82,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for a folder.
+    /// The defaults for one folder at `/`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = ShareOptions { name: String::new(), path: root.into(), writable: false };
         Self {
-            root: root.into(),
+            shares: vec![root],
             forwards: Vec::new(),
-            allow_write: false,
+            show_hidden: false,
+            follow_into: Vec::new(),
             use_openat2: true,
             threads: pool::THREADS,
             linger: Duration::from_secs(5),
@@ -95,40 +99,57 @@ impl Options {
     }
 }
 
-/// Serves one folder to any number of streams; on one thread.
+/// One folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareOptions {
+    /// Its first segment in paths, [`is_share_name`]; empty for the one at `/`.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Whether visitors may change what is in it.
+    pub writable: bool,
+}
+
+/// Whether a word can name a share: 1 to 63 of `A-Z a-z 0-9 . _ -`, the first no dot.
+#[must_use]
+pub fn is_share_name(name: &str) -> bool {
+    let good = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'_' | b'-');
+    (1..=63).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(good)
+}
+
+/// Serves shares to any number of streams; on one thread.
 #[derive(Debug)]
 pub struct Origin {
     forwards: Forwards,
-    root: Arc<Root>,
-    pool: Pool,
-    allow_write: bool,
+    shares: Vec<Share>,
+    tools: Tools,
     linger: Duration,
-    tag_key: u64,
-    policy: String,
     blocks: Quota,
-    entries: Quota,
     date: RefCell<(i64, String)>,
     log: Log,
 }
 
 impl Origin {
-    /// Opens the folder.
+    /// Opens the folders.
     ///
     /// # Errors
-    /// It does not exist, is no folder or may not be read.
+    /// One does not exist, is no folder or may not be read.
     pub fn new(options: &Options, log: Log) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
         hasher.write(&options.instance);
+        let shares = options.shares.iter().map(|share| {
+            Ok(Share {
+                name: share.name.as_bytes().into(),
+                root: Arc::new(Root::open(&share.path, options.use_openat2, &options.follow_into)?),
+                writable: share.writable,
+            })
+        });
         Ok(Self {
             forwards: Forwards::new(options.forwards.clone(), log.clone()),
-            root: Arc::new(Root::open(&options.root, options.use_openat2)?),
-            pool: Pool::new(options.threads),
-            allow_write: options.allow_write,
+            shares: shares.collect::<io::Result<_>>()?,
+            tools: Tools::new(hasher.finish(), options.threads, options.show_hidden),
             linger: options.linger,
-            tag_key: hasher.finish(),
-            policy: listing::policy(),
             blocks: Quota::new(body::BLOCKS),
-            entries: Quota::new(listing::ENTRIES_HELD),
             date: RefCell::new((0, String::new())),
             log,
         })
@@ -193,18 +214,14 @@ impl Origin {
                 body::send_octets(stream, text.as_bytes(), true).await?;
                 *sent = text.len() as u64;
             }
-            Body::File { file, offset, len } => {
+            Body::File { file, pieces, tail } => {
                 stream.reply(&reply.head, false).await?;
-                body::send_file(stream, file, offset, len, &self.pool, &self.blocks, sent).await?;
+                let (pool, blocks) = (&self.tools.pool, &self.blocks);
+                body::send_file(stream, file, &pieces, &tail, pool, blocks, sent).await?;
             }
-            Body::Page(page) => {
-                let Some(_held) = self.entries.lease(page.len()) else {
-                    let busy = Reply::status(503);
-                    stream.reply(&busy.head, true).await?;
-                    return Ok(503);
-                };
+            Body::Made(made) => {
                 stream.reply(&reply.head, false).await?;
-                body::send_page(stream, page, sent).await?;
+                body::send_made(stream, made, &self.tools.pool, sent).await?;
             }
         }
         self.linger(stream).await;
@@ -217,134 +234,48 @@ impl Origin {
         stream: &Stream,
         now: i64,
     ) -> Result<Reply, BodyError> {
-        let read = match request.method.as_str() {
-            "GET" | "HEAD" => true,
-            "PUT" if self.allow_write => false,
-            "OPTIONS" => return Ok(self.with_allow(Reply::empty(204))),
-            "POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "CONNECT" => {
-                return Ok(self.with_allow(Reply::status(405)));
-            }
-            _ => return Ok(Reply::status(501)),
-        };
+        let method = request.method.as_str();
+        if !METHODS.contains(&method) {
+            return Ok(Reply::status(501));
+        }
+        if method == "OPTIONS" && request.path == b"*" {
+            return Ok(with_allow(Reply::empty(204), self.shares.iter().any(|one| one.writable)));
+        }
         let (raw, query) = path::split_query(&request.path);
-        let target = match Target::parse(raw) {
+        let target = match Target::parse(raw, self.tools.hidden) {
             Ok(target) => target,
             Err(PathError::Malformed) => return Ok(Reply::status(400)),
             Err(PathError::NotFound) => return Ok(Reply::status(404)),
             Err(PathError::TooLong) => return Ok(Reply::status(414)),
-            Err(PathError::Elsewhere(location)) => return Ok(redirect(location, query)),
+            Err(PathError::Elsewhere(location)) => return Ok(share::redirect(location, query)),
         };
-        if !read {
-            let key = self.tag_key;
-            return put::receive(&self.root, &self.pool, request, &target, key, now, stream)
-                .await
-                .map_err(BodyError::from);
-        }
-        let reply = self.read(request, &target, query, now).await;
-        Ok(if request.method == "HEAD" { reply.without_body() } else { reply })
-    }
-
-    async fn read(
-        &self,
-        request: &RequestHead,
-        target: &Target,
-        query: Option<&[u8]>,
-        now: i64,
-    ) -> Reply {
-        let opened = match self.root.open_cached(&target.name) {
-            Some(opened) => Ok(opened),
-            None => {
-                let (root, name) = (self.root.clone(), target.name.clone());
-                self.pool.run(move || root.open_file(&name)).await
+        let Some((share, target)) = self.place(target) else { return Ok(Reply::status(404)) };
+        match method {
+            "GET" => Ok(share.read(&self.tools, request, &target, query, now).await),
+            "HEAD" => {
+                let reply = share.read(&self.tools, request, &target, query, now).await;
+                Ok(reply.without_body())
             }
-        };
-        let opened = opened.and_then(|opened| Meta::of(&opened).map(|meta| (opened, meta)));
-        match opened {
-            Err(error) => Reply::status(file::status_of(error)),
-            Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
-            Ok((_, meta)) if meta.kind == Kind::File && target.folder => Reply::status(404),
-            Ok((opened, meta)) if meta.kind == Kind::File => {
-                self.file(request, target, opened, &meta, now)
+            "OPTIONS" => Ok(with_allow(Reply::empty(204), share.writable)),
+            method if share.writable && write::METHODS.contains(&method) => {
+                write::answer(share, &self.tools, request, &target, query, now, stream)
+                    .await
+                    .map_err(BodyError::from)
             }
-            Ok(_) if !target.folder => redirect(target.as_folder(), query),
-            Ok((opened, _)) => self.folder(request, target, opened).await,
+            _ => Ok(with_allow(Reply::status(405), share.writable)),
         }
     }
 
-    fn file(
-        &self,
-        request: &RequestHead,
-        target: &Target,
-        opened: OwnedFd,
-        meta: &Meta,
-        now: i64,
-    ) -> Reply {
-        let validators = Validators::of(meta, now, self.tag_key);
-        let verdict = conditional::evaluate(&request.headers, true, Some(&validators), now);
-        let ranges = match verdict {
-            Verdict::Failed => return Reply::status(412),
-            Verdict::NotModified => {
-                return with_validators(Reply::empty(304), &validators)
-                    .with("cache-control", PRIVATE);
-            }
-            // Range is defined for GET alone (RFC 9110 14.2).
-            Verdict::Proceed { ranges } => ranges && request.method == "GET",
-        };
-        // Two Range headers are no set of ranges that anybody meant.
-        let mut asked = request.headers.get_all("range").filter(|_| ranges);
-        let part = match (asked.next(), asked.next()) {
-            (Some(value), None) => Part::parse(value, meta.len),
-            _ => Part::Whole,
-        };
-        let (status, offset, len) = match part {
-            Part::Whole => (200, 0, meta.len),
-            Part::Range { first, last } => (206, first, last - first + 1),
-            Part::Unsatisfiable => {
-                return Reply::status(416)
-                    .with("content-range", &format!("bytes */{}", meta.len))
-                    .with("accept-ranges", "bytes");
-            }
-        };
-        let media_type = mime::media_type(&target.name);
-        let mut reply = with_validators(Reply::empty(status), &validators)
-            .with("content-type", media_type)
-            .with("content-length", &len.to_string())
-            .with("accept-ranges", "bytes")
-            .with("cache-control", PRIVATE)
-            .with("x-content-type-options", "nosniff");
-        if let Part::Range { first, last } = part {
-            let range = format!("bytes {first}-{last}/{}", meta.len);
-            reply = reply.with("content-range", &range);
+    /// The share that a path lies in, and the place there. A share by name comes before what the
+    /// one at `/` holds under that name.
+    fn place(&self, target: Target) -> Option<(&Share, Target)> {
+        let named = target.first().and_then(|first| {
+            self.shares.iter().find(|share| !share.name.is_empty() && *share.name == *first)
+        });
+        match named {
+            Some(share) => Some((share, target.in_share())),
+            None => self.shares.iter().find(|share| share.name.is_empty()).map(|top| (top, target)),
         }
-        if mime::is_active(media_type) {
-            reply = reply.with("content-security-policy", "sandbox");
-        }
-        if len > 0 {
-            reply.body = Body::File { file: opened, offset, len };
-        }
-        reply
-    }
-
-    async fn folder(&self, request: &RequestHead, target: &Target, opened: OwnedFd) -> Reply {
-        let head = Reply::empty(200)
-            .with("content-type", "text/html; charset=utf-8")
-            .with("cache-control", PRIVATE)
-            .with("x-content-type-options", "nosniff")
-            .with("content-security-policy", &self.policy);
-        if request.method == "HEAD" {
-            return head;
-        }
-        let (root, name) = (self.root.clone(), target.name.clone());
-        match self.pool.run(move || Listing::read(&root, &name, &opened)).await {
-            Ok(listing) => Reply { body: Body::Page(Page::new(target, listing)), ..head },
-            Err(error) => Reply::status(file::status_of(error)),
-        }
-    }
-
-    fn with_allow(&self, reply: Reply) -> Reply {
-        let methods =
-            if self.allow_write { "GET, HEAD, OPTIONS, PUT" } else { "GET, HEAD, OPTIONS" };
-        reply.with("allow", methods)
     }
 
     /// Adds the date, which is made anew once a second.
@@ -403,25 +334,31 @@ impl fmt::Display for Exchange<'_> {
     }
 }
 
-fn redirect(mut location: Vec<u8>, query: Option<&[u8]>) -> Reply {
-    path::push_query(&mut location, query);
-    if location.len() > LOCATION_MAX {
-        return Reply::status(414);
-    }
-    Reply::status(301).with_octets("location", &location)
+fn with_allow(reply: Reply, writable: bool) -> Reply {
+    let methods: Vec<_> =
+        READS.iter().chain(write::METHODS.iter().filter(|_| writable)).copied().collect();
+    reply.with("allow", &methods.join(", "))
 }
 
-fn with_validators(mut reply: Reply, validators: &Validators) -> Reply {
-    if let Some(etag) = &validators.etag {
-        reply = reply.with("etag", etag);
-    }
-    match validators.modified.and_then(date::format) {
-        Some(modified) => reply.with("last-modified", &modified),
-        None => reply,
-    }
-}
-
-/// Longest Location, in octets; a query may be long and grows by being encoded.
-const LOCATION_MAX: usize = 30_000;
+const READS: &[&str] = &["GET", "HEAD", "OPTIONS"];
+/// Methods that we have heard of: others are 501 (RFC 9110 9.1).
+const METHODS: &[&str] = &[
+    "GET",
+    "HEAD",
+    "OPTIONS",
+    "POST",
+    "PUT",
+    "DELETE",
+    "PATCH",
+    "TRACE",
+    "CONNECT",
+    "MKCOL",
+    "MOVE",
+    "COPY",
+    "PROPFIND",
+    "PROPPATCH",
+    "LOCK",
+    "UNLOCK",
+];
 /// Octets of a request's body that are let pass after its answer.
 const LINGER_MAX: usize = 256 << 10;

@@ -314,7 +314,7 @@ fn missing_root_is_an_error_before_any_dial() {
     let folder = Folder::new();
     let proxy = Proxy::new();
     let mut agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
-    agent.settings.origin.root = folder.path().join("nope");
+    agent.settings.origin.shares[0].path = folder.path().join("nope");
     let run = supervise::run(agent.settings, std::future::pending());
     assert!(async_io::block_on(run).is_err());
     assert!(fs::metadata(folder.path()).is_ok());

@@ -22,8 +22,8 @@ use rustix::{
 use spdy_protocol::{error::StreamError, tunnel::Stream};
 
 use super::{
-    listing::Page,
     quota::{Lease, Quota},
+    reply::{Made, Piece},
 };
 use crate::pool::Pool;
 
@@ -60,37 +60,50 @@ impl From<io::Error> for BodyError {
     }
 }
 
-/// Sends `len` octets of a file from `offset`, the last with FIN; never more, never padding.
-/// `sent` counts what went out, also on failure.
+/// Sends parts of a file and `tail`, the last octet with FIN; never more, never padding. `sent`
+/// counts what went out, also on failure.
 pub(crate) async fn send_file(
     stream: &Stream,
     file: OwnedFd,
-    offset: u64,
-    len: u64,
+    pieces: &[Piece],
+    tail: &[u8],
     pool: &Pool,
     blocks: &Quota,
     sent: &mut u64,
 ) -> Result<(), BodyError> {
-    if len >= SEQUENTIAL {
-        // Advice only; a filesystem may not take it.
-        let _ = fadvise(&file, offset, NonZeroU64::new(len), Advice::Sequential);
-    }
     let file = Arc::new(file);
     let mut cache = Cache::Asks;
-    while *sent < len {
-        let (at, left) = (offset.saturating_add(*sent), len - *sent);
-        match poll_fn(|cx| poll_cached(stream, cx, &file, at, left, cache)).await? {
-            Step::Sent(octets) => *sent += octets as u64,
-            Step::Cold(next) => {
-                cache = next;
-                let (size, _lease) = block_size(blocks, left);
-                let reader = file.clone();
-                let block = pool.run(move || read_block(&reader, at, size)).await?;
-                send_octets(stream, &block, block.len() as u64 == left).await?;
-                *sent += block.len() as u64;
-            }
+    for (at, piece) in pieces.iter().enumerate() {
+        let is_last = at + 1 == pieces.len() && tail.is_empty();
+        if !piece.head.is_empty() {
+            send_octets(stream, &piece.head, false).await?;
+            *sent += piece.head.len() as u64;
+        }
+        if piece.len >= SEQUENTIAL {
+            // Advice only; a filesystem may not take it.
+            let _ = fadvise(&file, piece.offset, NonZeroU64::new(piece.len), Advice::Sequential);
+        }
+        let (mut at, mut left) = (piece.offset, piece.len);
+        while left > 0 {
+            let step = poll_fn(|cx| poll_cached(stream, cx, &file, at, left, is_last, cache));
+            let octets = match step.await? {
+                Step::Sent(octets) => octets,
+                Step::Cold(next) => {
+                    cache = next;
+                    let (size, _lease) = block_size(blocks, left);
+                    let reader = file.clone();
+                    let block = pool.run(move || read_block(&reader, at, size)).await?;
+                    let end = is_last && block.len() as u64 == left;
+                    send_octets(stream, &block, end).await?;
+                    block.len()
+                }
+            } as u64;
+            (at, left) = (at.saturating_add(octets), left - octets);
+            *sent += octets;
         }
     }
+    send_octets(stream, tail, true).await?;
+    *sent += tail.len() as u64;
     Ok(())
 }
 
@@ -107,17 +120,38 @@ pub(crate) async fn send_octets(
     Ok(())
 }
 
-/// Sends a page, making each piece when there is room for it.
-pub(crate) async fn send_page(
+/// Sends what a source makes, each piece when there was room for the one before.
+pub(crate) async fn send_made(
     stream: &Stream,
-    mut page: Page,
+    made: Made,
+    pool: &Pool,
     sent: &mut u64,
 ) -> Result<(), BodyError> {
-    while let Some(piece) = page.next_piece() {
-        send_octets(stream, piece.as_bytes(), page.is_done()).await?;
-        *sent += piece.len() as u64;
+    let Made { mut source, leases: _leases } = made;
+    let mut ready: Option<Vec<u8>> = None;
+    loop {
+        let next;
+        (source, next) = pool
+            .run(move || {
+                let next = source.next_piece();
+                (source, next)
+            })
+            .await;
+        let next = next.map_err(BodyError::Read)?;
+        // One piece behind, so that the last goes out with FIN.
+        match ready.take() {
+            Some(piece) => {
+                send_octets(stream, &piece, next.is_none()).await?;
+                *sent += piece.len() as u64;
+            }
+            None if next.is_none() => poll_fn(|cx| stream.poll_finish(cx)).await?,
+            None => {}
+        }
+        if next.is_none() {
+            return Ok(());
+        }
+        ready = next;
     }
-    Ok(())
 }
 
 /// Whether the filesystem can say what it has in memory.
@@ -142,11 +176,12 @@ fn poll_cached(
     file: &OwnedFd,
     at: u64,
     left: u64,
+    end: bool,
     cache: Cache,
 ) -> Poll<Result<Step, BodyError>> {
     let max = usize::try_from(left).unwrap_or(usize::MAX);
     let mut read = None;
-    let written = ready!(stream.poll_write_with(cx, max, true, |room| {
+    let written = ready!(stream.poll_write_with(cx, max, end, |room| {
         let len = room.len().min(max);
         let outcome = match cache {
             Cache::Asks => read_cached(file, &mut room[..len], at),
@@ -171,7 +206,7 @@ fn read_cached(file: &OwnedFd, room: &mut [u8], at: u64) -> Result<usize, Errno>
 }
 
 /// A block as large as the budget of all streams allows, but always a small one.
-fn block_size(blocks: &Quota, left: u64) -> (usize, Option<Lease<'_>>) {
+fn block_size(blocks: &Quota, left: u64) -> (usize, Option<Lease>) {
     let wanted = |size: usize| usize::try_from(left).map_or(size, |left| left.min(size));
     let lease = blocks.lease(wanted(BLOCK));
     (wanted(if lease.is_some() { BLOCK } else { SMALL_BLOCK }), lease)

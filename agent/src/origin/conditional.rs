@@ -6,7 +6,10 @@ use std::hash::Hasher as _;
 
 use spdy_protocol::headers::Headers;
 
-use super::{date, file::Meta};
+use super::{
+    date,
+    file::{Filesystem, Meta},
+};
 
 /// By what a client can tell whether a file is still the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,11 +21,13 @@ pub(crate) struct Validators {
 }
 
 impl Validators {
-    /// The validators of a file. `key` keeps the tags of one NAS from being those of another.
+    /// The validators of a file. `key` keeps the tags of one NAS from being those of another. The
+    /// number of the device is no part of the tag, because it moves when the box starts again.
     pub(crate) fn of(meta: &Meta, now: i64, key: u64) -> Self {
-        // A file whose change time is this second may be written again within the resolution of
+        // Seconds. A file whose change time is this second may be written again within the resolution of
         // the clock that stamps it: then two contents would have one tag.
-        let settled = now.abs_diff(meta.changed.0) > SETTLED_SECONDS;
+        let resolution = if meta.filesystem == Filesystem::Fat { 4 } else { 2 };
+        let settled = now.abs_diff(meta.changed.0) > resolution;
         let etag = settled.then(|| {
             // SipHash of the standard library: its keys are fixed, so a tag outlives a restart.
             let mut hasher = std::hash::DefaultHasher::new();
@@ -32,6 +37,9 @@ impl Validators {
             hasher.write_u32(meta.modified.1);
             hasher.write_i64(meta.changed.0);
             hasher.write_u32(meta.changed.1);
+            if meta.filesystem == Filesystem::KeepsInodes {
+                hasher.write_u64(meta.inode);
+            }
             format!("\"{:016x}\"", hasher.finish())
         });
         let modified = Some(meta.modified.0).filter(|at| *at <= now && *at >= 0);
@@ -134,9 +142,6 @@ fn is_listed(
         }
     })
 }
-
-/// Seconds that a file must be unchanged before it gets a strong tag.
-const SETTLED_SECONDS: u64 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -1,36 +1,58 @@
 //! Opening what a name means below the root, and nothing else.
 //!
-//! It owns the ways of opening (one system call where the kernel can, segment by segment where it
+//! It owns the ways of opening (one system call where the kernel can, `super::walk` where it
 //! cannot), what a file is, and the status that an error of the system becomes. All functions may
-//! block except [`Root::open_cached`] and [`Meta::of`].
+//! block except [`Root::open_cached`] and [`Root::meta`].
 
 use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
-    sync::atomic::{AtomicU8, Ordering},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat, openat2},
     io::Errno,
 };
+
+use super::walk::{self, Ground};
 
 /// The folder that is served.
 #[derive(Debug)]
 pub(crate) struct Root {
     folder: OwnedFd,
+    path: PathBuf,
+    follow_into: Vec<PathBuf>,
     way: AtomicU8,
+    /// Whether reading may leave the time of access alone: only for what is our own.
+    noatime: AtomicBool,
+    filesystems: Mutex<Vec<Known>>,
 }
 
 impl Root {
-    /// Opens the folder. `openat2`: use that system call if the kernel has it; else, and without
-    /// it, links below the root are not followed at all.
-    pub(crate) fn open(path: &Path, use_openat2: bool) -> io::Result<Self> {
+    /// Opens the folder. `openat2`: use that system call if the kernel has it. `follow_into`:
+    /// absolute paths of folders that links may lead into; they need not exist yet.
+    pub(crate) fn open(
+        path: &Path,
+        use_openat2: bool,
+        follow_into: &[PathBuf],
+    ) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = open(path, flags, Mode::empty())?;
-        let root = Self { folder, way: AtomicU8::new(Way::Segments as u8) };
+        let root = Self {
+            folder,
+            path: path.canonicalize()?,
+            follow_into: follow_into.to_vec(),
+            way: AtomicU8::new(Way::Segments as u8),
+            noatime: AtomicBool::new(true),
+            filesystems: Mutex::default(),
+        };
         if use_openat2 {
             root.set_way(root.best_way());
         }
@@ -43,12 +65,21 @@ impl Root {
         if self.way() != Way::Cached {
             return None;
         }
-        openat2(&self.folder, name, READ, Mode::empty(), BENEATH | ResolveFlags::CACHED).ok()
+        let resolve = BENEATH | ResolveFlags::CACHED;
+        openat2(&self.folder, name, self.read_flags(), Mode::empty(), resolve).ok()
     }
 
     /// Opens a name for reading.
     pub(crate) fn open_file(&self, name: &[u8]) -> Result<OwnedFd, Errno> {
-        self.open_with(name, READ)
+        let flags = self.read_flags();
+        match self.open_with(name, flags) {
+            Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => {
+                // Somebody else's file. Asking twice for each of them would cost more than it saves.
+                self.noatime.store(false, Ordering::Relaxed);
+                self.open_with(name, READ)
+            }
+            opened => opened,
+        }
     }
 
     /// Opens a folder to work in.
@@ -57,39 +88,51 @@ impl Root {
     }
 
     pub(crate) fn open_with(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        if self.way() == Way::Segments {
-            return self.open_by_segments(name, flags);
-        }
         // EAGAIN: something was renamed meanwhile and the kernel cannot vouch for the way; a file
         // with a lease says the same.
         for _ in 0..RENAME_RETRIES {
+            if self.way() == Way::Segments {
+                return self.walk(name, flags);
+            }
             match openat2(&self.folder, name, flags, Mode::empty(), BENEATH) {
                 Err(Errno::AGAIN) => {}
                 // A filter that came later than our start refuses the call itself.
-                Err(Errno::NOSYS) => {
-                    self.set_way(Way::Segments);
-                    return self.open_by_segments(name, flags);
-                }
+                Err(Errno::NOSYS) => self.set_way(Way::Segments),
+                Err(Errno::XDEV) if !self.follow_into.is_empty() => return self.walk(name, flags),
                 opened => return opened,
             }
         }
         Err(Errno::AGAIN)
     }
 
-    /// For kernels before 5.6 and strict seccomp filters: no segment may be a link, so nothing can
-    /// lead out, whatever is renamed meanwhile.
-    fn open_by_segments(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut segments = name.split(|octet| *octet == b'/').peekable();
-        let mut at: Option<OwnedFd> = None;
-        while let Some(segment) = segments.next() {
-            let flags = match segments.peek() {
-                Some(_) => OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                None => flags,
-            };
-            let from = at.as_ref().map_or(self.folder.as_fd(), AsFd::as_fd);
-            at = Some(openat(from, segment, flags | OFlags::NOFOLLOW, Mode::empty())?);
+    /// What the system says of an open file below this root.
+    pub(crate) fn meta(&self, file: impl AsFd) -> Result<Meta, Errno> {
+        let stat = fstat(&file)?;
+        Ok(Meta { filesystem: self.filesystem(&file, stat.st_dev), ..Meta::from_stat(&stat) })
+    }
+
+    fn walk(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let (folder, path, allowed) = (self.folder.as_fd(), &*self.path, &*self.follow_into);
+        walk::open(&Ground { folder, path, allowed }, name, flags)
+    }
+
+    /// The kind of filesystem of a device, which is asked for once a minute: numbers of devices are
+    /// given again when disks are changed, and the question may go to a program of a user.
+    fn filesystem(&self, file: impl AsFd, device: u64) -> Filesystem {
+        let mut known = self.filesystems.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|known| known.asked.elapsed() < FILESYSTEM_KNOWN);
+        if let Some(known) = known.iter().find(|known| known.device == device) {
+            return known.filesystem;
         }
-        at.ok_or(Errno::NOENT)
+        let filesystem = Filesystem::of(file);
+        if known.len() < FILESYSTEMS_MAX {
+            known.push(Known { device, filesystem, asked: Instant::now() });
+        }
+        filesystem
+    }
+
+    fn read_flags(&self) -> OFlags {
+        if self.noatime.load(Ordering::Relaxed) { READ | OFlags::NOATIME } else { READ }
     }
 
     fn best_way(&self) -> Way {
@@ -138,11 +181,16 @@ pub(crate) struct Meta {
     pub(crate) changed: (i64, u32),
     /// Permission bits.
     pub(crate) mode: u32,
+    /// The number of the file on its filesystem.
+    pub(crate) inode: u64,
+    /// What its filesystem does; [`Filesystem::Other`] where nobody asked.
+    pub(crate) filesystem: Filesystem,
 }
 
 impl Meta {
     pub(crate) fn of(file: impl AsFd) -> Result<Self, Errno> {
-        fstat(file).map(|stat| Self::from_stat(&stat))
+        let stat = fstat(&file)?;
+        Ok(Self { filesystem: Filesystem::of(file), ..Self::from_stat(&stat) })
     }
 
     /// The fields have other widths on other targets, hence the conversions.
@@ -160,13 +208,54 @@ impl Meta {
             modified: (stat.st_mtime.into(), nanoseconds(stat.st_mtime_nsec)),
             changed: (stat.st_ctime.into(), nanoseconds(stat.st_ctime_nsec)),
             mode: stat.st_mode & 0o7777,
+            inode: stat.st_ino.into(),
+            filesystem: Filesystem::Other,
         }
     }
 
     #[cfg(test)]
     pub(crate) const fn file() -> Self {
-        Self { kind: Kind::File, len: 0, modified: (0, 0), changed: (0, 0), mode: 0o644 }
+        Self {
+            kind: Kind::File,
+            len: 0,
+            modified: (0, 0),
+            changed: (0, 0),
+            mode: 0o644,
+            inode: 1,
+            filesystem: Filesystem::Other,
+        }
     }
+}
+
+/// What a filesystem does to the numbers and times of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filesystem {
+    /// Keeps the numbers of files for as long as they live.
+    KeepsInodes,
+    /// Makes numbers up, and keeps times to two seconds.
+    Fat,
+    /// May do anything.
+    Other,
+}
+
+impl Filesystem {
+    pub(crate) fn of(file: impl AsFd) -> Self {
+        // As wide as the kernel's; the numbers are those of linux/magic.h and of OpenZFS.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "32 bits count")]
+        match fstatfs(file).map(|stat| stat.f_type as u32) {
+            Ok(EXT | XFS | BTRFS | F2FS | ZFS | TMPFS) => Self::KeepsInodes,
+            Ok(MSDOS | EXFAT) => Self::Fat,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What was asked of a device.
+#[derive(Debug)]
+struct Known {
+    device: u64,
+    filesystem: Filesystem,
+    asked: Instant,
 }
 
 /// The status that tells a client what went wrong, without telling it what is there.
@@ -203,7 +292,7 @@ enum Way {
     Cached = 0,
     /// `openat2` (Linux 5.6).
     Beneath = 1,
-    /// `openat` for each segment.
+    /// [`walk::open`].
     Segments = 2,
 }
 
@@ -212,6 +301,16 @@ const READ: OFlags =
     OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 const RENAME_RETRIES: usize = 8;
+const FILESYSTEMS_MAX: usize = 16;
+const FILESYSTEM_KNOWN: Duration = Duration::from_secs(60);
+const EXT: u32 = 0xef53;
+const XFS: u32 = 0x5846_5342;
+const BTRFS: u32 = 0x9123_683e;
+const F2FS: u32 = 0xf2f5_2010;
+const ZFS: u32 = 0x2fc1_2fc1;
+const TMPFS: u32 = 0x0102_1994;
+const MSDOS: u32 = 0x4d44;
+const EXFAT: u32 = 0x2011_bab0;
 
 #[cfg(test)]
 mod tests {
@@ -234,6 +333,14 @@ mod tests {
             fs::write(top.join("root/ten.txt"), "0123456789").unwrap();
             fs::write(top.join("root/dir/inner"), "inner").unwrap();
             symlink("dir/inner", top.join("root/inside")).unwrap();
+            symlink("../dir/../inside", top.join("root/dir/around")).unwrap();
+            symlink("dir", top.join("root/indir")).unwrap();
+            symlink("..", top.join("root/dir/up")).unwrap();
+            symlink("../root/ten.txt", top.join("root/return")).unwrap();
+            symlink(top.join("outside"), top.join("root/disk")).unwrap();
+            symlink("../dir/inner", top.join("outside/within")).unwrap();
+            symlink("secret", top.join("outside/beside")).unwrap();
+            symlink("../root/ten.txt", top.join("outside/back")).unwrap();
             symlink("../outside/secret", top.join("root/out")).unwrap();
             symlink("../outside", top.join("root/outdir")).unwrap();
             symlink("/etc/passwd", top.join("root/absolute")).unwrap();
@@ -243,7 +350,11 @@ mod tests {
         }
 
         fn root(&self, use_openat2: bool) -> Root {
-            Root::open(&self.0.join("root"), use_openat2).unwrap()
+            Root::open(&self.0.join("root"), use_openat2, &[]).unwrap()
+        }
+
+        fn following(&self, use_openat2: bool, into: &str) -> Root {
+            Root::open(&self.0.join("root"), use_openat2, &[self.0.join(into)]).unwrap()
         }
     }
 
@@ -265,16 +376,53 @@ mod tests {
         let tree = Tree::new("outside");
         for use_openat2 in [true, false] {
             let root = tree.root(use_openat2);
-            for name in [&b"out"[..], b"outdir/secret", b"absolute", b"loop", b"nope", b"ten.txt/x"]
-            {
-                assert_eq!(status(&root, name), 404, "{}", name.escape_ascii());
-                assert!(root.open_cached(name).is_none());
+            let out = ["out", "outdir/secret", "absolute", "loop", "nope", "ten.txt/x", "return"];
+            for name in out.into_iter().chain(["disk", "disk/secret", "dir/up/out", "inside/x"]) {
+                assert_eq!(status(&root, name.as_bytes()), 404, "{name}");
+                assert!(root.open_cached(name.as_bytes()).is_none());
             }
-            for name in [&b"."[..], b"ten.txt", b"dir", b"dir/inner"] {
-                assert_eq!(status(&root, name), 200, "{}", name.escape_ascii());
+            let inside = [".", "ten.txt", "dir", "dir/inner", "inside", "indir", "indir/inner"];
+            for name in inside.into_iter().chain(["dir/around", "dir/up", "dir/up/ten.txt"]) {
+                assert_eq!(status(&root, name.as_bytes()), 200, "{name}");
+                let looked_at = root.open_with(name.as_bytes(), OFlags::PATH).unwrap();
+                assert_ne!(root.meta(looked_at).unwrap().kind, Kind::Other, "{name}");
             }
             assert_eq!(status(&root, &[b'a'; 300]), 404);
-            assert_eq!(status(&root, b"inside"), if use_openat2 { 200 } else { 404 });
+            let folder = root.open_folder(b"indir").unwrap();
+            assert_eq!(root.meta(folder).unwrap().kind, Kind::Folder);
+            assert_eq!(root.open_folder(b"inside").err(), Some(Errno::NOTDIR));
+        }
+    }
+
+    #[test]
+    fn links_lead_only_into_the_folders_that_the_owner_allows() {
+        let tree = Tree::new("follow");
+        for use_openat2 in [true, false] {
+            let root = tree.following(use_openat2, "outside");
+            for name in ["out", "outdir/secret", "disk/secret", "disk", "disk/beside", "inside"] {
+                assert_eq!(status(&root, name.as_bytes()), 200, "{name}");
+            }
+            // Out of the allowed folder again, and to what is not allowed at all.
+            for name in ["absolute", "disk/back", "disk/within", "loop", "return", "disk/nope"] {
+                assert_eq!(status(&root, name.as_bytes()), 404, "{name}");
+            }
+            // A folder beside whose name begins alike is another one.
+            assert_eq!(status(&tree.following(use_openat2, "outsid"), b"disk/secret"), 404);
+            assert_eq!(status(&tree.following(use_openat2, "nowhere"), b"disk/secret"), 404);
+        }
+    }
+
+    #[test]
+    fn forty_links_are_followed_and_no_more() {
+        let tree = Tree::new("links");
+        symlink("dir/inner", tree.0.join("root/l0")).unwrap();
+        for number in 1..41 {
+            symlink(format!("l{}", number - 1), tree.0.join(format!("root/l{number}"))).unwrap();
+        }
+        for use_openat2 in [true, false] {
+            let root = tree.root(use_openat2);
+            assert!(root.open_file(b"l39").is_ok());
+            assert_eq!(root.open_file(b"l40").err(), Some(Errno::LOOP));
         }
     }
 
@@ -294,7 +442,7 @@ mod tests {
         drop(root.open_file(b"ten.txt").unwrap());
         if root.way() == Way::Cached {
             let opened = root.open_cached(b"ten.txt").unwrap();
-            let meta = Meta::of(&opened).unwrap();
+            let meta = root.meta(&opened).unwrap();
             assert_eq!((meta.kind, meta.len), (Kind::File, 10));
         }
         assert!(tree.root(false).open_cached(b"ten.txt").is_none());
@@ -303,8 +451,8 @@ mod tests {
     #[test]
     fn root_must_be_a_folder() {
         let tree = Tree::new("root");
-        assert!(Root::open(&tree.0.join("nope"), true).is_err());
-        assert!(Root::open(&tree.0.join("root/ten.txt"), true).is_err());
+        assert!(Root::open(&tree.0.join("nope"), true, &[]).is_err());
+        assert!(Root::open(&tree.0.join("root/ten.txt"), true, &[]).is_err());
         assert!(is_folder(&tree.0.join("nope")).is_err());
         assert!(is_folder(&tree.0).is_ok());
     }

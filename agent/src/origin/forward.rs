@@ -54,7 +54,7 @@ pub(crate) struct Forwards {
 }
 
 impl Forwards {
-    /// Takes what [`check`] has found good.
+    /// No two of `services` have the same prefix.
     pub(crate) fn new(mut services: Vec<Service>, log: Log) -> Self {
         services.sort_by_key(|service| std::cmp::Reverse(service.prefix().len()));
         Self { services, resolver: Pool::new(RESOLVERS), log }
@@ -172,19 +172,6 @@ impl Forwards {
     }
 }
 
-/// Whether the services can be served side by side.
-///
-/// # Errors
-/// One line: two of them have the same prefix.
-pub fn check(services: &[Service]) -> Result<(), String> {
-    for (at, service) in services.iter().enumerate() {
-        if services[..at].iter().any(|other| other.prefix() == service.prefix()) {
-            return Err(format!("forward {} is given twice", service.prefix()));
-        }
-    }
-    Ok(())
-}
-
 /// Why a request was not answered by its service, or not to the end.
 #[derive(Debug)]
 enum Failure {
@@ -297,11 +284,11 @@ mod tests {
     use crate::log::Level;
 
     #[test]
-    fn longest_prefix_wins_and_none_comes_twice() {
+    fn longest_prefix_wins() {
         let service = |text| Service::parse(text).unwrap();
         let services = ["/=http://a", "/x/y=http://b", "/x=http://c"].map(service);
         let forwards =
-            Forwards::new(services.to_vec(), Log::writer(Level::Error, Box::new(io::sink())));
+            Forwards::new(services.into(), Log::writer(Level::Error, Box::new(io::sink())));
         for (path, prefix) in [
             ("/", "/"),
             ("/xy", "/"),
@@ -312,8 +299,5 @@ mod tests {
         ] {
             assert_eq!(forwards.find(path.as_bytes()).unwrap().prefix(), prefix, "{path}");
         }
-        assert_eq!(check(&services), Ok(()));
-        let twice = [service("/x=http://a"), service("/x=http://b")];
-        assert!(check(&twice).unwrap_err().contains("/x"));
     }
 }

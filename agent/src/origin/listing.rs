@@ -15,6 +15,7 @@ use rustix::{
 use super::{
     file::{Kind, Meta, Root},
     path::{Target, encode_segment},
+    reply::{PIECE, Source},
 };
 use crate::{civil::Civil, verify::sha256};
 
@@ -63,7 +64,8 @@ impl Listing {
         Ok(listing)
     }
 
-    fn len(&self) -> usize {
+    /// Entries that it holds.
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
@@ -125,8 +127,7 @@ impl Page {
         Self { listing, next: 0, head: Some(head), done: false }
     }
 
-    /// The next piece; `None` after the last.
-    pub(crate) fn next_piece(&mut self) -> Option<String> {
+    fn next_text(&mut self) -> Option<String> {
         if self.done {
             return None;
         }
@@ -152,15 +153,11 @@ impl Page {
         }
         Some(piece)
     }
+}
 
-    /// Entries that it holds.
-    pub(crate) fn len(&self) -> usize {
-        self.listing.len()
-    }
-
-    /// Whether the last piece was taken.
-    pub(crate) const fn is_done(&self) -> bool {
-        self.done
+impl Source for Page {
+    fn next_piece(&mut self) -> Result<Option<Vec<u8>>, Errno> {
+        Ok(self.next_text().map(String::into_bytes))
     }
 }
 
@@ -296,8 +293,6 @@ fn take_number(text: &[u8]) -> (&[u8], &[u8]) {
 const ENTRIES_MAX: usize = 100_000;
 /// Entries that all pages under way may hold.
 pub(crate) const ENTRIES_HELD: usize = 150_000;
-/// A piece is sent when it has reached this many octets.
-const PIECE: usize = 16 << 10;
 /// Folders above that the heading leads to.
 const LINKED: usize = 8;
 const TABLE: &str = "<table><thead><tr><th>Name</th><th>Size</th><th>Modified (UTC)</th></tr>\
@@ -338,10 +333,10 @@ mod tests {
     fn page(target: &Target, listing: Listing) -> String {
         let mut page = Page::new(target, listing);
         let mut text = String::new();
-        while let Some(piece) = page.next_piece() {
+        while let Some(piece) = page.next_text() {
             text.push_str(&piece);
         }
-        assert!(page.is_done());
+        assert!(page.done);
         text
     }
 
@@ -353,7 +348,7 @@ mod tests {
     }
 
     fn read(path: &Path) -> Listing {
-        let root = Root::open(path, true).unwrap();
+        let root = Root::open(path, true, &[]).unwrap();
         Listing::read(&root, b".", &root.open_folder(b".").unwrap()).unwrap()
     }
 
@@ -394,7 +389,7 @@ mod tests {
         symlink("/etc", path.join("etc")).unwrap();
         symlink("gone", path.join("dangling")).unwrap();
         symlink("Folder", path.join("link")).unwrap();
-        let text = page(&Target::parse(b"/").unwrap(), read(&path));
+        let text = page(&Target::parse(b"/", false).unwrap(), read(&path));
         for part in [
             "href=\"./%3Cb%3E%26%22%27.txt\"",
             "&lt;b&gt;&amp;&quot;'.txt",
@@ -419,9 +414,9 @@ mod tests {
 
     #[test]
     fn page_of_a_folder_leads_back_and_has_no_empty_piece() {
-        let target = Target::parse(b"/x/a%3Cb/").unwrap();
+        let target = Target::parse(b"/x/a%3Cb/", false).unwrap();
         let mut page = Page::new(&target, Listing::default());
-        let piece = page.next_piece().unwrap();
+        let piece = page.next_text().unwrap();
         assert!(piece.contains("<title>/x/a&lt;b</title>"), "{piece}");
         for part in [
             "<a href=\"../../\"><bdi>Files</bdi></a>",
@@ -432,13 +427,13 @@ mod tests {
         ] {
             assert!(piece.contains(part), "{part} in {piece}");
         }
-        assert!(page.is_done());
-        assert!(page.next_piece().is_none());
+        assert!(page.done);
+        assert!(page.next_text().is_none());
     }
 
     #[test]
     fn deep_folder_has_a_small_heading() {
-        let target = Target::parse("/a".repeat(2_000).as_bytes()).unwrap();
+        let target = Target::parse("/a".repeat(2_000).as_bytes(), false).unwrap();
         let heading = way(&target).into_string();
         assert_eq!(heading.matches("<a ").count(), LINKED);
         assert!(heading.len() < 64 << 10, "{}", heading.len());
@@ -451,9 +446,9 @@ mod tests {
             listing.push(format!("file{number}").as_bytes(), &Meta::file());
         }
         listing.sort();
-        let mut page = Page::new(&Target::parse(b"/").unwrap(), listing);
+        let mut page = Page::new(&Target::parse(b"/", false).unwrap(), listing);
         let (mut pieces, mut rows) = (0, 0);
-        while let Some(piece) = page.next_piece() {
+        while let Some(piece) = page.next_text() {
             assert!(!piece.is_empty() && piece.len() < PIECE + 4_096);
             pieces += 1;
             rows += piece.matches("<a href=\"./file").count();

@@ -8,10 +8,12 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 /// What a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// Decoded, relative to the root, without slashes at its ends; `.` for the root itself.
+    /// Decoded, relative to the share, without slashes at its ends; `.` for the share itself.
     pub(crate) name: Vec<u8>,
     /// Whether the path ends with a slash: it names a folder.
     pub(crate) folder: bool,
+    /// The name of the share that it lies in; empty for the one at `/`.
+    pub(crate) share: Vec<u8>,
 }
 
 /// Why a path names nothing.
@@ -36,14 +38,14 @@ pub(crate) fn split_query(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 impl Target {
-    /// Reads a raw path without query.
-    pub(crate) fn parse(path: &[u8]) -> Result<Self, PathError> {
+    /// Reads a raw path without query. `hidden`: names that begin with a dot are names like others.
+    pub(crate) fn parse(path: &[u8], hidden: bool) -> Result<Self, PathError> {
         if path.len() > PATH_MAX {
             return Err(PathError::TooLong);
         }
         let Some(inner) = path.strip_prefix(b"/") else { return Err(PathError::Malformed) };
         if inner.is_empty() {
-            return Ok(Self { name: b".".to_vec(), folder: true });
+            return Ok(Self { name: b".".to_vec(), folder: true, share: Vec::new() });
         }
         let (inner, folder) = match inner.strip_suffix(b"/") {
             Some(inner) => (inner, true),
@@ -66,19 +68,35 @@ impl Target {
                 // An encoded slash is a character of the segment (RFC 3986 2.2), and no file has it.
                 decoded if decoded.contains(&b'/') => return Err(PathError::NotFound),
                 decoded if decoded.contains(&0) => return Err(PathError::Malformed),
-                [b'.', ..] => return Err(PathError::NotFound),
+                [b'.', ..] if !hidden => return Err(PathError::NotFound),
                 _ => {}
             }
         }
         if empty {
             return Err(PathError::Elsewhere(location(&name, folder)));
         }
-        Ok(Self { name, folder })
+        Ok(Self { name, folder, share: Vec::new() })
+    }
+
+    /// The first segment; `None` for `/` alone.
+    pub(crate) fn first(&self) -> Option<&[u8]> {
+        self.name.split(|octet| *octet == b'/').next().filter(|segment| *segment != b".")
+    }
+
+    /// The same place as its share sees it: the first segment is the share's name.
+    #[must_use]
+    pub(crate) fn in_share(self) -> Self {
+        let (share, name) = match self.name.iter().position(|octet| *octet == b'/') {
+            Some(at) => (self.name[..at].to_vec(), self.name[at + 1..].to_vec()),
+            None => (self.name, b".".to_vec()),
+        };
+        Self { name, folder: self.folder, share }
     }
 
     /// The path of this target as a folder, with its slash: where to send who forgot it.
     pub(crate) fn as_folder(&self) -> Vec<u8> {
-        location(&self.name, true)
+        let inner = if self.name == b"." { b"".as_slice() } else { &self.name };
+        location(&[self.share.as_slice(), inner].join(&b'/'), true)
     }
 
     /// Folder and last segment; `None` for the root.
@@ -170,7 +188,7 @@ mod tests {
     use super::*;
 
     fn name(path: &[u8]) -> Result<(Vec<u8>, bool), PathError> {
-        Target::parse(path).map(|target| (target.name, target.folder))
+        Target::parse(path, false).map(|target| (target.name, target.folder))
     }
 
     #[test]
@@ -251,8 +269,23 @@ mod tests {
         for (path, wanted) in cases {
             assert_eq!(name(path), Err(PathError::Elsewhere(wanted.to_vec())));
         }
-        let target = Target::parse(b"/a%20b/c%3F").unwrap();
+        let target = Target::parse(b"/a%20b/c%3F", false).unwrap();
         assert_eq!(target.as_folder(), b"/a%20b/c%3F/");
+    }
+
+    #[test]
+    fn shares_take_the_first_segment() {
+        let parse = |path: &[u8]| Target::parse(path, true).unwrap();
+        assert_eq!(parse(b"/").first(), None);
+        for (path, name) in [(&b"/films"[..], &b"."[..]), (b"/films/a%20b/c", b"a b/c")] {
+            let target = parse(path);
+            assert_eq!(target.first(), Some(b"films".as_slice()));
+            let inner = target.in_share();
+            assert_eq!((inner.share.as_slice(), inner.name.as_slice()), (&b"films"[..], name));
+        }
+        assert_eq!(parse(b"/films").in_share().as_folder(), b"/films/");
+        assert_eq!(parse(b"/films/a%20b").in_share().as_folder(), b"/films/a%20b/");
+        assert_eq!(parse(b"/.x/y").name, b".x/y");
     }
 
     #[test]
@@ -267,7 +300,7 @@ mod tests {
     #[test]
     fn names_split_into_folder_and_last_segment() {
         let split = |path: &[u8]| {
-            let target = Target::parse(path).unwrap();
+            let target = Target::parse(path, false).unwrap();
             target.split().map(|(folder, name)| (folder.to_vec(), name.to_vec()))
         };
         assert_eq!(split(b"/"), None);

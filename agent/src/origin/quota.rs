@@ -1,35 +1,35 @@
 //! An amount that all requests of an origin share.
 
-use std::cell::Cell;
+use std::{cell::Cell, rc::Rc};
 
-/// What is left of an amount; one thread only.
-#[derive(Debug)]
+/// What is left of an amount; a handle, one thread only.
+#[derive(Clone, Debug)]
 pub(crate) struct Quota {
-    left: Cell<usize>,
+    left: Rc<Cell<usize>>,
 }
 
 impl Quota {
-    pub(crate) const fn new(amount: usize) -> Self {
-        Self { left: Cell::new(amount) }
+    pub(crate) fn new(amount: usize) -> Self {
+        Self { left: Rc::new(Cell::new(amount)) }
     }
 
     /// Takes an amount until the lease is dropped; `None` if not so much is left.
-    pub(crate) fn lease(&self, amount: usize) -> Option<Lease<'_>> {
+    pub(crate) fn lease(&self, amount: usize) -> Option<Lease> {
         self.left.set(self.left.get().checked_sub(amount)?);
-        Some(Lease { quota: self, amount })
+        Some(Lease { left: self.left.clone(), amount })
     }
 }
 
 /// Gives its amount back when dropped.
 #[derive(Debug)]
-pub(crate) struct Lease<'a> {
-    quota: &'a Quota,
+pub(crate) struct Lease {
+    left: Rc<Cell<usize>>,
     amount: usize,
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.quota.left.set(self.quota.left.get() + self.amount);
+        self.left.set(self.left.get() + self.amount);
     }
 }
 
@@ -42,7 +42,7 @@ mod tests {
         let quota = Quota::new(3);
         let first = quota.lease(2).unwrap();
         assert!(quota.lease(2).is_none());
-        let second = quota.lease(1).unwrap();
+        let second = quota.clone().lease(1).unwrap();
         drop(first);
         assert!(quota.lease(2).is_some());
         drop(second);

@@ -2,11 +2,12 @@
 //!
 //! It does not write to streams (`super::body` does).
 
-use std::os::fd::OwnedFd;
+use std::{fmt, os::fd::OwnedFd};
 
+use rustix::io::Errno;
 use spdy_protocol::head::ResponseHead;
 
-use super::listing::Page;
+use super::quota::Lease;
 
 /// An answer that was not sent yet.
 #[derive(Debug)]
@@ -22,18 +23,55 @@ pub(crate) enum Body {
     Empty,
     /// A few, made here.
     Text(String),
-    /// A part of a file.
+    /// Parts of a file, each behind some octets of ours, and some of ours at the end.
     File {
         /// The open file.
         file: OwnedFd,
-        /// First octet.
-        offset: u64,
-        /// Number of octets, at least one.
-        len: u64,
+        /// In the order in which they are sent; at least one octet in all.
+        pieces: Vec<Piece>,
+        /// What follows the last.
+        tail: Vec<u8>,
     },
-    /// A page that is made while it is sent.
-    Page(Page),
+    /// Octets that are made while they are sent.
+    Made(Made),
 }
+
+/// A part of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// What is sent before it.
+    pub(crate) head: Vec<u8>,
+    /// First octet.
+    pub(crate) offset: u64,
+    /// Number of octets.
+    pub(crate) len: u64,
+}
+
+/// A body under way, with what it holds of the amounts that all share.
+pub(crate) struct Made {
+    pub(crate) source: Box<dyn Source>,
+    /// Given back at the end of the answer.
+    pub(crate) leases: Vec<Lease>,
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("leases", &self.leases).finish_non_exhaustive()
+    }
+}
+
+/// Makes a body piece by piece. It lives on the pool while it works, so it may block for about as
+/// long as one read of a disk takes.
+pub(crate) trait Source: Send {
+    /// The next piece, about [`PIECE`] octets and never none; `None` after the last.
+    ///
+    /// # Errors
+    /// The body cannot be finished: the stream is reset.
+    fn next_piece(&mut self) -> Result<Option<Vec<u8>>, Errno>;
+}
+
+/// Octets that a piece of a [`Source`] should have reached; it may be longer by one row of a page.
+pub(crate) const PIECE: usize = 16 << 10;
 
 impl Reply {
     /// A head without body.
@@ -67,6 +105,12 @@ impl Reply {
         let added = self.head.headers.push(name, value);
         debug_assert!(added.is_ok(), "header {name} cannot be sent");
         self
+    }
+
+    /// Gives it a body that is made while it is sent.
+    #[must_use]
+    pub(crate) fn made(self, source: impl Source + 'static, leases: Vec<Lease>) -> Self {
+        Self { body: Body::Made(Made { source: Box::new(source), leases }), ..self }
     }
 
     /// The same without its body: the answer to HEAD.

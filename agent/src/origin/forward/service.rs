@@ -124,6 +124,12 @@ impl Service {
         if self.prefix.is_empty() { "/" } else { &self.prefix }
     }
 
+    /// Whether it takes every request of a share, named as in [`super::super::ShareOptions`].
+    #[must_use]
+    pub fn hides(&self, share: &str) -> bool {
+        self.prefix.is_empty() || self.prefix[1..] == *share
+    }
+
     /// Longest wait for the first octet of its answer. Default 30 s.
     pub(super) const fn wait(&self) -> Duration {
         self.wait

@@ -26,19 +26,21 @@ use super::{
     file::{Kind, Meta, Root, status_of},
     path::Target,
     reply::Reply,
+    share::{Share, Tools},
 };
 use crate::pool::Pool;
 
-/// Receives a file. `Err`: the stream failed, nobody is left to answer.
-pub(crate) async fn receive(
-    root: &Arc<Root>,
-    pool: &Pool,
+/// Answers a request that changes a share. `Err`: the stream failed, nobody is left to answer.
+pub(crate) async fn answer(
+    share: &Share,
+    tools: &Tools,
     request: &RequestHead,
     target: &Target,
-    key: u64,
+    _query: Option<&[u8]>,
     now: i64,
     stream: &Stream,
 ) -> Result<Reply, StreamError> {
+    let (root, pool, key) = (&share.root, &tools.pool, tools.key);
     // A part of a file cannot be put by this method (RFC 9110 14.5).
     if request.headers.get("content-range").is_some() {
         return Ok(Reply::status(400));
@@ -265,6 +267,9 @@ fn content_length(request: &RequestHead) -> Result<Option<u64>, ()> {
     }
 }
 
+/// What this module answers.
+pub(crate) const METHODS: &[&str] = &["PUT"];
+
 /// Octets that are collected for one write.
 const BATCH: usize = 256 << 10;
 
@@ -282,7 +287,7 @@ mod tests {
             let path = std::env::temp_dir().join(unique);
             let _ = fs::remove_dir_all(&path);
             fs::create_dir(&path).unwrap();
-            let root = Arc::new(Root::open(&path, true).unwrap());
+            let root = Arc::new(Root::open(&path, true, &[]).unwrap());
             Self(path, root)
         }
 
