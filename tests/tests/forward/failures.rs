@@ -2,12 +2,13 @@
 
 use std::{
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use spdy_tests::{
-    fixture::{Pair, TempRoot},
+    fixture::{PATIENCE, Pair, TempRoot, wait_until},
     http::{Request, Response},
     visitor::{End, Visitor},
 };
@@ -162,20 +163,18 @@ fn a_body_that_breaks_never_looks_whole() {
 
 #[test]
 fn an_upload_that_breaks_never_looks_whole() {
-    let (seen, has_seen) = std::sync::mpsc::channel();
+    let (seen, has_seen) = mpsc::channel();
     let forwarded = Forwarded::start("", move |call| {
         seen.send(call.body().map_err(|error| error.kind())).unwrap();
     });
-    for framing in
-        ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"]
-    {
+    for (framing, number) in [
+        ("Content-Length: 9\r\n\r\nhello", 1),
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", 2),
+    ] {
         let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
         visitor.send(format!("PUT /x/ HTTP/1.1\r\nHost: h\r\n{framing}"));
-        // The service has the start of it, or has nothing.
-        spdy_tests::fixture::wait_until("the service is asked", || {
-            forwarded.service.connections() > 0
-        });
+        wait_until("the service is asked", || forwarded.service.asked().len() == number);
         drop(visitor);
-        assert!(has_seen.recv().unwrap().is_err(), "{framing}");
+        assert!(has_seen.recv_timeout(PATIENCE).unwrap().is_err(), "{framing}");
     }
 }
