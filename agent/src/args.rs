@@ -103,6 +103,11 @@ struct Flags {
     #[argh(option, arg_name = "file")]
     token_file: Option<PathBuf>,
 
+    /// pass requests below PREFIX to an HTTP service: PREFIX=URL[,keep-prefix][,keep-host]
+    /// [,wait=SECONDS]; may be repeated
+    #[argh(option, arg_name = "prefix=url")]
+    forward: Vec<String>,
+
     /// let visitors change what is in the folder of -r
     #[argh(switch)]
     allow_write: bool,
@@ -157,6 +162,7 @@ impl From<Flags> for Options {
                 token_file: flags.token_file,
             },
             name: flags.name,
+            forwards: flags.forward,
             allow_write: flags.allow_write,
             shares,
             follow_into: flags.follow_into,
@@ -219,6 +225,7 @@ mod tests {
                 token_file: Some("t".into()),
             },
             name: Some("nas".into()),
+            forwards: vec!["/x=http://h".into(), "/y=http://h,keep-host".into()],
             allow_write: true,
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
@@ -229,13 +236,15 @@ mod tests {
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
                       --name nas --token-file t --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
-                      --follow-into /mnt/b --show-hidden -s --log debug";
+                      --follow-into /mnt/b --forward /x=http://h \
+                      --forward /y=http://h,keep-host --show-hidden -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
-                      --follow-into=/mnt/b --show-hidden -s --log=debug";
+                      --follow-into=/mnt/b --forward=/x=http://h \
+                      --forward=/y=http://h,keep-host --show-hidden -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -249,7 +258,7 @@ mod tests {
             &["-r"],
             &["--root"],
             &["extra"],
-            &["--forward", "/x=http://y"],
+            &["--forward"],
             &["--allow-write=yes"],
             &["status"],
             &["doctor"],
