@@ -69,6 +69,8 @@ impl Target {
                 decoded if decoded.contains(&b'/') => return Err(PathError::NotFound),
                 decoded if decoded.contains(&0) => return Err(PathError::Malformed),
                 [b'.', ..] if !hidden => return Err(PathError::NotFound),
+                // What is not whole yet, and what tells of it.
+                decoded if decoded.starts_with(OURS) => return Err(PathError::NotFound),
                 _ => {}
             }
         }
@@ -93,10 +95,15 @@ impl Target {
         Self { name, folder: self.folder, share }
     }
 
+    /// The path of this target.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        let inner = if self.name == b"." { b"".as_slice() } else { &self.name };
+        location(&[self.share.as_slice(), inner].join(&b'/'), self.folder)
+    }
+
     /// The path of this target as a folder, with its slash: where to send who forgot it.
     pub(crate) fn as_folder(&self) -> Vec<u8> {
-        let inner = if self.name == b"." { b"".as_slice() } else { &self.name };
-        location(&[self.share.as_slice(), inner].join(&b'/'), true)
+        Self { folder: true, ..self.clone() }.path()
     }
 
     /// Folder and last segment; `None` for the root.
@@ -152,6 +159,9 @@ fn decode(segment: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
     out.extend(percent_decode(segment));
     Ok(())
 }
+
+/// How the names of our own files in a share begin; nobody else sees or makes such.
+const OURS: &[u8] = b".spdy-";
 
 /// Longest path that is read, in octets, without its query. Encoded again it still fits a header.
 const PATH_MAX: usize = 8_192;
@@ -286,6 +296,9 @@ mod tests {
         assert_eq!(parse(b"/films").in_share().as_folder(), b"/films/");
         assert_eq!(parse(b"/films/a%20b").in_share().as_folder(), b"/films/a%20b/");
         assert_eq!(parse(b"/.x/y").name, b".x/y");
+        assert_eq!(Target::parse(b"/a/.spdy-put-0", true), Err(PathError::NotFound));
+        assert_eq!(parse(b"/films/a%20b/").in_share().path(), b"/films/a%20b/");
+        assert_eq!(parse(b"/films/a%20b").in_share().path(), b"/films/a%20b");
     }
 
     #[test]

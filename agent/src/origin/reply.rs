@@ -82,11 +82,21 @@ impl Reply {
     /// An error or a redirect, with a line for people.
     pub(crate) fn status(status: u16) -> Self {
         let text = format!("{status} {}\n", reason(status));
+        Self::text(status, "text/plain; charset=utf-8", text).with("cache-control", PRIVATE)
+    }
+
+    /// An error that a sentence can tell more about than its status does.
+    pub(crate) fn problem(status: u16, text: &str) -> Self {
+        let text = format!("{text}\n");
+        Self::text(status, "text/plain; charset=utf-8", text).with("cache-control", PRIVATE)
+    }
+
+    /// A few octets of some type.
+    pub(crate) fn text(status: u16, media_type: &str, text: String) -> Self {
         let reply = Self::empty(status)
-            .with("content-type", "text/plain; charset=utf-8")
+            .with("content-type", media_type)
             .with("content-length", &text.len().to_string())
-            .with("x-content-type-options", "nosniff")
-            .with("cache-control", PRIVATE);
+            .with("x-content-type-options", "nosniff");
         let reply = if status == 503 { reply.with("retry-after", "1") } else { reply };
         Self { body: Body::Text(text), ..reply }
     }
@@ -127,6 +137,7 @@ const fn reason(status: u16) -> &'static str {
     match status {
         201 => "Created",
         301 => "Moved Permanently",
+        303 => "See Other",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
@@ -135,6 +146,7 @@ const fn reason(status: u16) -> &'static str {
         412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         416 => "Range Not Satisfiable",
         500 => "Internal Server Error",
         501 => "Not Implemented",

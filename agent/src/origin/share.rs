@@ -21,6 +21,7 @@ use super::{
     quota::Quota,
     range::{Range, Selection},
     reply::{Body, PRIVATE, Piece, Reply},
+    token::Secret,
 };
 use crate::pool::Pool;
 
@@ -46,6 +47,8 @@ pub(crate) struct Tools {
     pub(crate) made: Quota,
     /// The policy of our own pages.
     pub(crate) policy: String,
+    /// Makes and knows the tokens of our own forms.
+    pub(crate) secret: Secret,
 }
 
 impl Share {
@@ -74,7 +77,7 @@ impl Share {
                 file_reply(tools, request, target, opened, &meta, now)
             }
             Ok(_) if !target.folder => redirect(target.as_folder(), query),
-            Ok((opened, _)) => self.folder(tools, request, target, opened).await,
+            Ok((opened, _)) => self.folder(tools, request, target, opened, now).await,
         }
     }
 
@@ -84,6 +87,7 @@ impl Share {
         request: &RequestHead,
         target: &Target,
         opened: OwnedFd,
+        now: i64,
     ) -> Reply {
         let head = Reply::empty(200)
             .with("content-type", "text/html; charset=utf-8")
@@ -96,7 +100,10 @@ impl Share {
         let (root, name) = (self.root.clone(), target.name.clone());
         match tools.pool.run(move || Listing::read(&root, &name, &opened)).await {
             Ok(listing) => match tools.made.lease(listing.len()) {
-                Some(lease) => head.made(Page::new(target, listing), vec![lease]),
+                Some(lease) => {
+                    let token = self.writable.then(|| tools.secret.token(&self.name, now));
+                    head.made(Page::new(target, listing, token), vec![lease])
+                }
                 None => Reply::status(503),
             },
             Err(error) => Reply::status(file::status_of(error)),
@@ -104,15 +111,30 @@ impl Share {
     }
 }
 
+/// The share that a path lies in, and the place there. A share by name comes before what the one at
+/// `/` holds under that name.
+pub(crate) fn place(shares: &[Share], target: Target) -> Option<(&Share, Target)> {
+    let named = target.first().and_then(|first| {
+        shares.iter().find(|share| !share.name.is_empty() && *share.name == *first)
+    });
+    match named {
+        Some(share) => Some((share, target.in_share())),
+        None => shares.iter().find(|share| share.name.is_empty()).map(|top| (top, target)),
+    }
+}
+
 impl Tools {
-    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Self {
-        Self {
+    /// # Errors
+    /// The system has no random numbers.
+    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Result<Self, Unspecified> {
+        Ok(Self {
             pool: Pool::new(threads),
             key,
             hidden,
             made: Quota::new(listing::ENTRIES_HELD),
             policy: listing::policy(),
-        }
+            secret: Secret::new()?,
+        })
     }
 }
 
