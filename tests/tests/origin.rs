@@ -306,79 +306,10 @@ fn aborted_requests_leave_nothing_behind() {
     assert_eq!(Request::get("/film.mkv").send(http).unwrap().len, 32 << 20);
 }
 
-// Writing.
+// Bodies of requests.
 
 /// Sizes of uploads: around frames, records and windows.
 const SIZES: [usize; 9] = [0, 1, 2, 16_383, 16_384, 65_537, 1_048_577, 3_000_000, 20 << 20];
-
-#[test]
-fn files_that_are_put_are_on_the_disk_as_they_were_sent() {
-    let root = TempRoot::new();
-    let pair = Pair::with(root.path(), &[], &["--allow-write"]);
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        for (size, seed) in SIZES.into_iter().zip(1..) {
-            for is_chunked in [false, true] {
-                let content = Random::octets(size, 2 * seed + u64::from(is_chunked));
-                let digest = Sha256::of(&content);
-                let target = format!("/put%20{size}.bin");
-                let mut put = visitor.request(Method::Put, &target);
-                let len = (!is_chunked).then_some(size);
-                put.set_body(Body::from_reader(Cursor::new(content), len));
-                let answer = visitor.ask(put).await;
-                // The chunked one replaces the other.
-                assert_eq!(answer.status, if is_chunked { 204 } else { 201 }, "{size}");
-                let path = root.join(&format!("put {size}.bin"));
-                assert_eq!(Sha256::of_file(&path), digest, "{size}, chunked: {is_chunked}");
-            }
-            let back = visitor.get(&format!("/put%20{size}.bin")).await;
-            assert_eq!((back.status, back.body.len()), (200, size));
-        }
-    });
-    // Nothing but the files: no temporary ones are left.
-    assert_eq!(fs::read_dir(root.path()).unwrap().count(), SIZES.len());
-    let page = Debug::of(pair.proxy.http);
-    assert_eq!(page.total("connections_accepted"), 2);
-}
-
-#[test]
-fn put_needs_permission_and_a_place() {
-    let root = TempRoot::new();
-    root.write("kept.txt", b"kept");
-    let put = |pair: &Pair, target: &str| {
-        let answer = Request::with_body("PUT", target, b"new").send(pair.proxy.http).unwrap();
-        (answer.status, answer.headers.get("allow").cloned())
-    };
-    let reader = Pair::start(root.path());
-    let allowed = Some("GET, HEAD, OPTIONS".to_owned());
-    assert_eq!(put(&reader, "/kept.txt"), (405, allowed.clone()));
-    assert_eq!(put(&reader, "/new.txt"), (405, allowed));
-    drop(reader);
-    let writer = Pair::with(root.path(), &[], &["--allow-write"]);
-    assert_eq!(put(&writer, "/no/such/folder.txt").0, 409);
-    assert_eq!(put(&writer, "/").0, 409);
-    assert_eq!(put(&writer, "/%2e%2e/out.txt").0, 400);
-    assert_eq!(fs::read(root.join("kept.txt")).unwrap(), b"kept");
-    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
-}
-
-#[test]
-fn put_that_breaks_off_changes_nothing() {
-    let root = TempRoot::new();
-    root.write("film.mkv", b"old");
-    let pair = Pair::with(root.path(), &[], &["--allow-write"]);
-    let http = pair.proxy.http;
-    let forms = ["Content-Length: 3000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n186a0\r\n"];
-    for form in forms {
-        let mut connection = Visitor::connect(http);
-        connection.send(format!("PUT /film.mkv HTTP/1.1\r\nHost: nas1\r\n{form}"));
-        connection.send(Random::octets(100_000, 4));
-        wait_until("the upload has begun", || fs::read_dir(root.path()).unwrap().count() == 2);
-        drop(connection);
-        wait_until("nothing is left of it", || fs::read_dir(root.path()).unwrap().count() == 1);
-        assert_eq!(fs::read(root.join("film.mkv")).unwrap(), b"old");
-    }
-}
 
 #[test]
 fn post_to_a_folder_is_refused_and_the_connection_stays() {

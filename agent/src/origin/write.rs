@@ -84,6 +84,10 @@ impl Change<'_> {
     pub(crate) async fn answer(&self) -> Result<Reply, StreamError> {
         match self.make().await {
             Ok(reply) => Ok(reply),
+            Err(Failure::Problem(problem)) if problem.status == 405 => {
+                let allow = super::allowed(methods(self.target, self.query));
+                Ok(problem.reply().with("allow", &allow))
+            }
             Err(Failure::Problem(problem)) => Ok(problem.reply()),
             Err(Failure::Stream(error)) => Err(error),
         }

@@ -56,14 +56,8 @@ pub(super) async fn make_folder(change: &Change<'_>) -> Result<Reply, Failure> {
         }
     }
     let conditions = Conditions::of(&change.request.headers);
-    match make(change, place, conditions).await {
-        // The list of RFC 9110 15.5.6 is that of `super::methods`.
-        Err(EXISTS) => {
-            let allow = super::super::allowed(super::methods(change.target, None));
-            Ok(EXISTS.reply().with("allow", &allow))
-        }
-        made => Ok(made.map(|()| Reply::status(201))?),
-    }
+    make(change, place, conditions).await?;
+    Ok(Reply::status(201))
 }
 
 /// Makes a folder that must not be there yet: 405.
@@ -189,4 +183,4 @@ fn destination(change: &Change<'_>) -> Result<Place, Problem> {
     }
 }
 
-pub(super) const EXISTS: Problem = Problem::new(405, "There is something of this name already.");
+const EXISTS: Problem = Problem::new(405, "There is something of this name already.");
