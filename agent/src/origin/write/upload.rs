@@ -203,3 +203,47 @@ fn lock(file: &OwnedFd) -> Result<(), Errno> {
 }
 
 const MODE: Mode = Mode::from_bits_truncate(0o666);
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Barrier, thread, time::SystemTime};
+
+    use super::{
+        super::{
+            super::file::Root,
+            place::{Conditions, Place},
+        },
+        *,
+    };
+
+    #[test]
+    fn of_two_that_replace_the_same_file_one_comes_too_late() {
+        let name = format!("spdy-agent-upload-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        let root = Arc::new(Root::open(&path, true, &[]).unwrap());
+        let mut conditions = Conditions::default();
+        conditions.0.push("if-unmodified-since", b"Thu, 01 Jan 1970 00:00:00 GMT").unwrap();
+        let place = Place { root, folder: b".".to_vec(), name: b"a".to_vec() };
+        let entry = Entry { place, total: None, conditions };
+        let (changes, barrier) = (Mutex::new(()), Barrier::new(2));
+        for _ in 0..200 {
+            let old = fs::File::create(path.join("a")).unwrap();
+            old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            let commit = || {
+                let mut upload = Upload::begin(entry.clone(), 0, 0).unwrap();
+                barrier.wait();
+                upload.commit(&changes, 0).map(|committed| committed.replaced)
+            };
+            let (one, other) = thread::scope(|scope| {
+                let other = scope.spawn(commit);
+                (commit(), other.join().unwrap())
+            });
+            assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+            assert_eq!(one.and(other), Err(FAILED));
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        fs::remove_dir_all(&path).unwrap();
+    }
+}
