@@ -61,6 +61,11 @@ case $task in
     test)
         media
         need wget wget
+        # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
+        need strace strace
+        compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
+        need bsdtar libarchive-tools
+        need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
         need npm npm

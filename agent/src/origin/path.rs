@@ -37,6 +37,12 @@ pub(crate) fn split_query(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// The value of a word of a query, as it stands there: the first, if it is said twice.
+pub(crate) fn query_value<'a>(query: Option<&'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
+    let mut pairs = query?.split(|octet| *octet == b'&');
+    pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+}
+
 impl Target {
     /// Reads a raw path without query. `hidden`: names that begin with a dot are names like others.
     pub(crate) fn parse(path: &[u8], hidden: bool) -> Result<Self, PathError> {
@@ -68,9 +74,7 @@ impl Target {
                 // An encoded slash is a character of the segment (RFC 3986 2.2), and no file has it.
                 decoded if decoded.contains(&b'/') => return Err(PathError::NotFound),
                 decoded if decoded.contains(&0) => return Err(PathError::Malformed),
-                [b'.', ..] if !hidden => return Err(PathError::NotFound),
-                // What is not whole yet, and what tells of it.
-                decoded if decoded.starts_with(OURS) => return Err(PathError::NotFound),
+                decoded if is_hidden(decoded, hidden) => return Err(PathError::NotFound),
                 _ => {}
             }
         }
@@ -118,6 +122,12 @@ impl Target {
     }
 }
 
+/// Whether a name exists for nobody. `shown`: a dot at its start does not hide it. Uploads that are
+/// not whole, and what tells of them, always are.
+pub(crate) fn is_hidden(name: &[u8], shown: bool) -> bool {
+    name.starts_with(b".") && (!shown || name.starts_with(OURS))
+}
+
 /// A name as one segment of a link.
 pub(crate) fn encode_segment(name: &[u8]) -> impl std::fmt::Display + '_ {
     percent_encode(name, SEGMENT)
@@ -160,7 +170,7 @@ fn decode(segment: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
     Ok(())
 }
 
-/// How the names of our own files in a share begin; nobody else sees or makes such.
+/// How the names of our own files in a share begin.
 const OURS: &[u8] = b".spdy-";
 
 /// Longest path that is read, in octets, without its query. Encoded again it still fits a header.

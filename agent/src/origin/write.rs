@@ -138,7 +138,7 @@ impl Problem {
     }
 
     fn reply(self) -> Reply {
-        Reply::problem(self.status, self.text)
+        Reply::text(self.status, format!("{}\n", self.text))
     }
 }
 

@@ -1,4 +1,4 @@
-//! PUT: the cases of writing in the catalogue by their numbers, and what is beyond them.
+//! PUT, beyond the cases of the catalogue.
 
 use std::{fs, os::unix::fs::symlink, thread};
 
@@ -16,7 +16,7 @@ use crate::{Disk, Share, names};
 const SIZES: [usize; 9] = [0, 1, 2, 16_383, 16_384, 65_537, 1_048_577, 3_000_000, 20 << 20];
 
 #[test]
-fn w1_w2_files_that_are_put_are_on_the_disk_as_they_were_sent() {
+fn files_that_are_put_are_on_the_disk_as_they_were_sent() {
     let share = Share::new();
     block_on(async {
         let visitor = Client::connect(share.http()).await;
@@ -44,7 +44,7 @@ fn w1_w2_files_that_are_put_are_on_the_disk_as_they_were_sent() {
 }
 
 #[test]
-fn w2_replaced_file_has_another_tag_and_the_old_mode() {
+fn replaced_file_has_another_tag_and_the_old_mode() {
     use std::os::unix::fs::PermissionsExt as _;
     let share = Share::new();
     let path = share.root.write("a.txt", b"one");
@@ -58,7 +58,7 @@ fn w2_replaced_file_has_another_tag_and_the_old_mode() {
 }
 
 #[test]
-fn w3_w4_preconditions_guard_what_is_there() {
+fn preconditions_guard_what_is_there() {
     let share = Share::new();
     share.root.write("a.txt", b"old");
     let tag = share.tag("/a.txt");
@@ -89,7 +89,7 @@ fn w3_w4_preconditions_guard_what_is_there() {
 }
 
 #[test]
-fn w4_precondition_is_looked_at_again_when_the_body_is_there() {
+fn precondition_is_looked_at_again_when_the_body_is_there() {
     let share = Share::new();
     let path = share.root.write("a.txt", b"old");
     let tag = share.tag("/a.txt");
@@ -103,7 +103,7 @@ fn w4_precondition_is_looked_at_again_when_the_body_is_there() {
 }
 
 #[test]
-fn w5_put_that_breaks_off_changes_nothing() {
+fn put_that_breaks_off_changes_nothing() {
     let share = Share::new();
     share.root.write("film.mkv", b"old");
     for form in ["Content-Length: 3000000\r\n", "Transfer-Encoding: chunked\r\n"] {
@@ -118,7 +118,7 @@ fn w5_put_that_breaks_off_changes_nothing() {
 }
 
 #[test]
-fn w6_w7_w9_w10_put_needs_permission_and_a_place() {
+fn put_needs_permission_and_a_place() {
     let root = TempRoot::new();
     root.write("kept.txt", b"kept");
     fs::create_dir(root.join("dir")).unwrap();
@@ -169,7 +169,7 @@ fn w6_w7_w9_w10_put_needs_permission_and_a_place() {
 }
 
 #[test]
-fn w8_full_disk_is_told_and_nothing_is_left() {
+fn full_disk_is_told_and_nothing_is_left() {
     let share = Share::new();
     let Some(disk) = Disk::mount(share.root.join("disk"), "4m") else { return };
     fs::write(share.root.join("disk/old"), b"old").unwrap();

@@ -278,7 +278,7 @@ impl Outcome {
                 }
             }
         };
-        Reply::text(status, "text/html; charset=utf-8", page.into_string())
+        Reply::typed(status, "text/html; charset=utf-8", page.into_string())
             .with("cache-control", PRIVATE)
             .with("content-security-policy", &change.tools.policy)
     }

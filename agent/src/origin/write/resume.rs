@@ -326,7 +326,7 @@ fn with_state(reply: Reply, complete: bool, offset: Option<u64>, total: Option<u
 fn json(status: u16, kind: &str, title: &str, more: &str) -> Reply {
     let registry = "https://iana.org/assignments/http-problem-types#";
     let text = format!("{{\"type\":\"{registry}{kind}\",\"title\":\"{title}\"{more}}}\n");
-    Reply::text(status, "application/problem+json", text)
+    Reply::typed(status, "application/problem+json", text)
 }
 
 pub(super) const MEDIA_TYPE: &str = "application/partial-upload";
