@@ -54,6 +54,7 @@ fn records_that_tell_nothing_are_removed_and_others_left_alone() {
     let mut share = Share::new();
     share.root.write(".spdy-uploads/put-empty", b"");
     share.root.write(".spdy-uploads/put-gone", b".\0gone\0");
+    share.root.write(".spdy-uploads/put-long-gone", b".\0gone\0");
     share.root.write(".spdy-uploads/part-broken", b"\xff\0");
     share.root.write(".spdy-uploads/put-out", b"../outside\0x\0");
     share.root.write(".spdy-uploads/put-later", b"not mounted yet\0x\0");
@@ -63,13 +64,16 @@ fn records_that_tell_nothing_are_removed_and_others_left_alone() {
     share.root.write(".spdy-uploads/put-x", b"dir\0film\0");
     share.root.write("dir/.spdy-put-stranger", b"of somebody else");
     let old = SystemTime::now() - Duration::from_secs(8 * 86_400);
-    let path = share.root.join(".spdy-uploads/put-old");
-    fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+    for name in ["put-old", "put-long-gone"] {
+        let path = share.root.join(&format!(".spdy-uploads/{name}"));
+        fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+    }
     restart(&mut share);
     assert_eq!(
         share.names(),
         [
             ".spdy-uploads",
+            ".spdy-uploads/put-gone",
             ".spdy-uploads/put-later",
             ".spdy-uploads/put-out",
             "dir",

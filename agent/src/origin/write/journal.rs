@@ -163,24 +163,23 @@ fn each(root: &Arc<Root>, mut work: impl FnMut(&str, Entry)) {
     }
 }
 
-/// Removes temporary file and record, unless another process writes the file.
+/// Removes temporary file and record, unless another process writes the file. A record whose file is
+/// not there stays until it is too old: the file may be on a disk that comes later.
 fn discard(entry: &Entry, name: &str, now: i64) {
-    match entry.place.root.open_folder(&entry.place.folder) {
-        Ok(folder) => {
-            let temporary = temporary(name);
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            if let Ok(file) = openat(&folder, &temporary, flags, Mode::empty())
-                && flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
-            {
-                return;
-            }
-            let _ = unlinkat(&folder, &temporary, AtFlags::empty());
+    let is_expired = is_expired(entry, name, now);
+    let removed = entry.place.root.open_folder(&entry.place.folder).and_then(|folder| {
+        let temporary = temporary(name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(file) = openat(&folder, &temporary, flags, Mode::empty())
+            && flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        {
+            return Ok(false);
         }
-        // Perhaps a disk that comes later.
-        Err(_) if !is_expired(entry, name, now) => return,
-        Err(_) => {}
+        unlinkat(&folder, &temporary, AtFlags::empty()).map(|()| true)
+    });
+    if removed.unwrap_or(is_expired) {
+        erase(&entry.place.root, name);
     }
-    erase(&entry.place.root, name);
 }
 
 /// Whether nobody has written to an upload for [`KEPT`]. Without a plausible clock nothing is too

@@ -114,11 +114,7 @@ impl Upload {
                 let file = Arc::new(file);
                 Ok(Some(Self { file, entry, spot, record, has_record: true, fate: Fate::Kept }))
             }
-            Err(Errno::NOENT) => {
-                // Somebody removed it.
-                journal::erase(&entry.place.root, &record);
-                Ok(None)
-            }
+            Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
