@@ -124,6 +124,10 @@ struct Flags {
     #[argh(option, arg_name = "dir")]
     follow_into: Vec<PathBuf>,
 
+    /// octets of the largest file that visitors may put (default: as the disk has room)
+    #[argh(option, arg_name = "octets")]
+    max_upload: Option<u64>,
+
     /// serve names that begin with a dot, too
     #[argh(switch)]
     show_hidden: bool,
@@ -166,6 +170,7 @@ impl From<Flags> for Options {
             allow_write: flags.allow_write,
             shares,
             follow_into: flags.follow_into,
+            max_upload: flags.max_upload,
             show_hidden: flags.show_hidden,
             session_debug: flags.session_debug,
             log: flags.log,
@@ -229,6 +234,7 @@ mod tests {
             allow_write: true,
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
+            max_upload: Some(5),
             show_hidden: true,
             session_debug: true,
             log: Some("debug".into()),
@@ -237,14 +243,14 @@ mod tests {
                       --name nas --token-file t --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
                       --follow-into /mnt/b --forward /x=http://h \
-                      --forward /y=http://h,keep-host --show-hidden -s --log debug";
+                      --forward /y=http://h,keep-host --max-upload 5 --show-hidden -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
                       --follow-into=/mnt/b --forward=/x=http://h \
-                      --forward=/y=http://h,keep-host --show-hidden -s --log=debug";
+                      --forward=/y=http://h,keep-host --max-upload=5 --show-hidden -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -260,6 +266,7 @@ mod tests {
             &["extra"],
             &["--forward"],
             &["--allow-write=yes"],
+            &["--max-upload", "1G"],
             &["status"],
             &["doctor"],
             &["rotate"],
