@@ -10,6 +10,8 @@ mod write;
 
 mod share;
 
+mod pages;
+
 mod listing;
 
 mod reply;
@@ -64,6 +66,8 @@ pub struct Options {
     pub shares: Vec<ShareOptions>,
     /// Whether names that begin with a dot are served and listed. Default no.
     pub show_hidden: bool,
+    /// Whether index.html is shown instead of the list of its folder. Default yes.
+    pub index: bool,
     /// Absolute paths of folders that links in the shares may lead into. Default none.
     pub follow_into: Vec<PathBuf>,
     /// Whether `openat2` may be used where the kernel has it. Default yes.
@@ -84,6 +88,7 @@ impl Options {
         Self {
             shares: vec![root],
             show_hidden: false,
+            index: true,
             follow_into: Vec::new(),
             use_openat2: true,
             threads: pool::THREADS,
@@ -130,6 +135,7 @@ impl Origin {
     pub fn new(options: &Options, log: Log) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
         hasher.write(&options.instance);
+        let names = options.shares.iter().filter(|share| !share.name.is_empty());
         let shares = options.shares.iter().map(|share| {
             Ok(Share {
                 name: share.name.as_bytes().into(),
@@ -139,7 +145,11 @@ impl Origin {
         });
         Ok(Self {
             shares: shares.collect::<io::Result<_>>()?,
-            tools: Tools::new(hasher.finish(), options.threads, options.show_hidden),
+            tools: Tools {
+                index: options.index,
+                shares: names.map(|share| share.name.as_bytes().into()).collect(),
+                ..Tools::new(hasher.finish(), options.threads, options.show_hidden)
+            },
             linger: options.linger,
             blocks: Quota::new(body::BLOCKS),
             date: RefCell::new((0, String::new())),
@@ -236,6 +246,15 @@ impl Origin {
             Err(PathError::TooLong) => return Ok(Reply::status(414)),
             Err(PathError::Elsewhere(location)) => return Ok(share::redirect(location, query)),
         };
+        if target.first().is_none() && !self.shares.iter().any(|share| share.name.is_empty()) {
+            let answer = match method {
+                "GET" => share::shares(&self.tools, request, &target, query).await,
+                "HEAD" => share::shares(&self.tools, request, &target, query).await.without_body(),
+                "OPTIONS" => with_allow(Reply::empty(204), false),
+                _ => with_allow(Reply::status(405), false),
+            };
+            return Ok(answer);
+        }
         let Some((share, target)) = self.place(target) else { return Ok(Reply::status(404)) };
         match method {
             "GET" => Ok(share.read(&self.tools, request, &target, query, now).await),

@@ -1,7 +1,10 @@
 //! One share: GET and HEAD of what lies in it.
 //!
 //! It owns the headers of files and folders and how preconditions, ranges and codings come
-//! together (RFC 9110 13.2.2). What changes a share is `super::write`'s.
+//! together (RFC 9110 13.2.2). What is said about folders and media is `views`', what changes a
+//! share is `super::write`'s.
+
+mod views;
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -15,14 +18,15 @@ use spdy_protocol::head::RequestHead;
 use super::{
     conditional::{self, Validators, Verdict},
     file::{self, Kind, Meta, Root},
-    listing::{self, Listing, Page},
-    mime, path,
+    mime, pages, path,
     path::Target,
     quota::Quota,
     range::{Range, Selection},
     reply::{Body, PRIVATE, Piece, Reply},
 };
 use crate::pool::Pool;
+
+pub(crate) use views::shares;
 
 /// A folder that is served.
 #[derive(Debug)]
@@ -42,10 +46,14 @@ pub(crate) struct Tools {
     pub(crate) key: u64,
     /// Whether names with a dot are served.
     pub(crate) hidden: bool,
-    /// Bodies that are made while they are sent.
+    /// Whether a folder's index.html stands for it.
+    pub(crate) index: bool,
+    /// The names of the shares that have one: folders of `/`.
+    pub(crate) shares: Arc<[Box<[u8]>]>,
+    /// Octets of pages that are made while they are sent.
     pub(crate) made: Quota,
-    /// The policy of our own pages.
-    pub(crate) policy: String,
+    /// The policy of our own pages, and that of those with forms.
+    pub(crate) policies: [String; 2],
 }
 
 impl Share {
@@ -71,35 +79,13 @@ impl Share {
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
             Ok((_, meta)) if meta.kind == Kind::File && target.folder => Reply::status(404),
             Ok((opened, meta)) if meta.kind == Kind::File => {
+                if let Some(reply) = self.media(tools, request, target, query, &meta).await {
+                    return reply;
+                }
                 file_reply(tools, request, target, opened, &meta, now)
             }
             Ok(_) if !target.folder => redirect(target.as_folder(), query),
-            Ok((opened, _)) => self.folder(tools, request, target, opened).await,
-        }
-    }
-
-    async fn folder(
-        &self,
-        tools: &Tools,
-        request: &RequestHead,
-        target: &Target,
-        opened: OwnedFd,
-    ) -> Reply {
-        let head = Reply::empty(200)
-            .with("content-type", "text/html; charset=utf-8")
-            .with("cache-control", PRIVATE)
-            .with("x-content-type-options", "nosniff")
-            .with("content-security-policy", &tools.policy);
-        if request.method == "HEAD" {
-            return head;
-        }
-        let (root, name) = (self.root.clone(), target.name.clone());
-        match tools.pool.run(move || Listing::read(&root, &name, &opened)).await {
-            Ok(listing) => match tools.made.lease(listing.len()) {
-                Some(lease) => head.made(Page::new(target, listing), vec![lease]),
-                None => Reply::status(503),
-            },
-            Err(error) => Reply::status(file::status_of(error)),
+            Ok((opened, _)) => self.folder(tools, request, target, query, opened, now).await,
         }
     }
 }
@@ -110,8 +96,10 @@ impl Tools {
             pool: Pool::new(threads),
             key,
             hidden,
-            made: Quota::new(listing::ENTRIES_HELD),
-            policy: listing::policy(),
+            index: true,
+            shares: Arc::new([]),
+            made: Quota::new(pages::HELD),
+            policies: [false, true].map(pages::policy),
         }
     }
 }

@@ -1,0 +1,143 @@
+//! What is said about folders and media: HTML, JSON, playlists, piece by piece.
+//!
+//! It owns the texts and what makes them new (their entity tags); what is in a folder is
+//! `super::listing`'s, headers are `super::share`'s. A page holds its entries
+//! ([`listing::HELD_MAX`] octets at most) and one piece.
+
+mod html;
+
+mod json;
+
+mod media;
+
+mod playlist;
+
+mod text;
+
+mod view;
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    mem,
+};
+
+use rustix::io::Errno;
+
+pub(crate) use self::{
+    html::{Frame, policy},
+    media::{Media, stem},
+    playlist::{HEAD as PLAYLIST, base, disposition, entry as playlist_entry},
+    view::{FileView, Form, View},
+};
+use super::{
+    listing::{Listing, Scan, Wanted},
+    reply::{PIECE, Source},
+};
+
+/// The text about a folder, under way.
+#[derive(Debug)]
+pub(crate) struct Page {
+    rows: Rows,
+    head: String,
+    listing: Listing,
+    next: usize,
+    /// How to read on where the whole folder is wanted.
+    rest: Option<Wanted>,
+    foot: Option<String>,
+}
+
+/// What an entry becomes.
+#[derive(Debug)]
+enum Rows {
+    List { media: bool },
+    Grid,
+    Json { is_first: bool },
+    Playlist { base: String },
+}
+
+impl Page {
+    /// The text of what a frame stands around. `base`: [`base`]; `rest`: how to read what comes
+    /// behind this part of the folder, if that is wanted, too.
+    pub(crate) fn new(frame: &Frame<'_>, base: String, rest: Option<Wanted>) -> Self {
+        let (rows, head, foot) = match frame.view.form {
+            Form::List => {
+                (Rows::List { media: frame.listing.has_media }, frame.head(), frame.foot())
+            }
+            Form::Grid => (Rows::Grid, frame.head(), frame.foot()),
+            Form::Json => (
+                Rows::Json { is_first: true },
+                json::head(frame.target),
+                json::foot(frame.view, frame.listing),
+            ),
+            Form::Playlist => (Rows::Playlist { base }, PLAYLIST.to_owned(), String::new()),
+        };
+        Self { rows, head, listing: Listing::default(), next: 0, rest, foot: Some(foot) }
+    }
+
+    /// With the entries that the frame stood around.
+    pub(crate) fn with(self, listing: Listing) -> Self {
+        Self { listing, ..self }
+    }
+
+    /// Reads the next part of the folder; whether there is one.
+    fn read_on(&mut self) -> Result<bool, Errno> {
+        let next = self.listing.next.take();
+        let (Some(after), Some(wanted)) = (next, &self.rest) else { return Ok(false) };
+        self.next = 0;
+        // What is held goes first: two parts at once would be over the bound.
+        self.listing = Listing::default();
+        self.listing = Scan::new(wanted.clone(), Some(after)).run()?;
+        Ok(true)
+    }
+}
+
+impl Rows {
+    fn row(&mut self, listing: &Listing, at: usize) -> Option<String> {
+        let (entry, name) = listing.get(at)?;
+        Some(match self {
+            Self::List { media } => html::row(entry, name, *media),
+            Self::Grid => html::tile(entry, name),
+            Self::Json { is_first } => json::entry(entry, name, mem::take(is_first)),
+            Self::Playlist { base } => playlist::entry(base, name),
+        })
+    }
+}
+
+impl Source for Page {
+    fn next_piece(&mut self) -> Result<Option<Vec<u8>>, Errno> {
+        let mut piece = mem::take(&mut self.head);
+        while piece.len() < PIECE {
+            if let Some(row) = self.rows.row(&self.listing, self.next) {
+                piece.push_str(&row);
+                self.next += 1;
+            } else if !self.read_on()? {
+                piece.push_str(&self.foot.take().unwrap_or_default());
+                break;
+            }
+        }
+        Ok(Some(piece.into_bytes()).filter(|piece| !piece.is_empty()))
+    }
+}
+
+/// Octets that all pages under way may hold.
+pub(crate) const HELD: usize = 2 << 20;
+
+/// The entity tag of what is made of some entries. `more`: all else that it depends on.
+pub(crate) fn tag(key: u64, view: Option<&View>, listings: &[&Listing], more: &[&str]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(key);
+    // Another program makes another page.
+    hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.write(html::STYLE.as_bytes());
+    if let Some(view) = view {
+        (view.form, view.order, view.all, view.explicit).hash(&mut hasher);
+        hasher.write(view.after.as_ref().map(ToString::to_string).unwrap_or_default().as_bytes());
+    }
+    for listing in listings {
+        listing.digest(&mut hasher);
+    }
+    for text in more {
+        text.hash(&mut hasher);
+    }
+    format!("\"{:016x}\"", hasher.finish())
+}
