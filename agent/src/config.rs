@@ -66,6 +66,8 @@ pub struct Options {
     pub follow_into: Vec<PathBuf>,
     /// `show-hidden`: names that begin with a dot are served.
     pub show_hidden: bool,
+    /// `no-index`: a folder is listed even if it has an index.html.
+    pub no_index: bool,
     /// `session-debug`.
     pub session_debug: bool,
     /// `log`: the level.
@@ -182,6 +184,10 @@ impl File {
                 options.show_hidden = switch(key, value)?;
                 Ok(())
             }
+            "no-index" => {
+                options.no_index = switch(key, value)?;
+                Ok(())
+            }
             "proxy" => {
                 options.proxies.push(word(key, value)?.to_owned());
                 Ok(())
@@ -243,6 +249,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     let origin = origin::Options {
         shares,
         show_hidden: flags.show_hidden || top.show_hidden,
+        index: !(flags.no_index || top.no_index),
         follow_into: follow_into(flags, top)?,
         instance,
         ..origin::Options::new("")
@@ -569,7 +576,7 @@ mod tests {
 
     #[test]
     fn shares_have_names_paths_and_switches() {
-        let text = "insecure\nshow-hidden\nshare films=/\nshare-rw in = sub dir\n";
+        let text = "insecure\nshow-hidden\nno-index\nshare films=/\nshare-rw in = sub dir\n";
         let file = parse(text).unwrap();
         assert_eq!(file.options.shares[1], ("in=/etc/x/sub dir".to_owned(), true));
         let one = |shares: &[(&str, bool)], root: Option<&str>, allow_write| {
@@ -580,7 +587,7 @@ mod tests {
         let settings = one(&[("a=/", false), ("b=/usr", true)], Some("/etc"), true).unwrap();
         let names = settings.origin.shares.iter().map(|share| (&*share.name, share.writable));
         assert_eq!(names.collect::<Vec<_>>(), [("", true), ("a", false), ("b", true)]);
-        assert!(settings.origin.show_hidden);
+        assert!(settings.origin.show_hidden && !settings.origin.index);
         let follow = |folder: &str| {
             let (root, follow_into) = (Some("/".into()), vec![folder.into()]);
             settle(&Options { root, follow_into, ..Options::default() }, &file)

@@ -219,6 +219,23 @@ impl Listing {
         self.entries.push(Entry { size, modified, start, len, class, read: details.is_some() });
     }
 
+    /// A listing of names, those of folders with a slash at their end.
+    #[cfg(test)]
+    pub(crate) fn with(names: &[&[u8]]) -> Self {
+        let mut listing = Self { total: names.len(), ..Self::default() };
+        for name in names {
+            let (name, class) = match name.strip_suffix(b"/") {
+                Some(name) => (name, Class::Folder),
+                None => (*name, Class::of(name)),
+            };
+            listing.has_pictures |= class == Class::Picture;
+            listing.has_media |= class.is_media();
+            let details = Details { size: 1_500, modified: 951_782_400 };
+            listing.push(name, class, Some(details));
+        }
+        listing
+    }
+
     /// Puts the entries in order and lets go of those that do not fit. Whether there were any.
     fn cut(&mut self, order: Order, max: usize) -> bool {
         let names = mem::take(&mut self.names);
@@ -261,6 +278,14 @@ impl Entry {
             Sort::Name | Sort::Size => 0,
         };
         Key { folder: self.is_folder(), number, name: self.name(names) }
+    }
+}
+
+impl Wanted {
+    /// A page of all entries by name.
+    pub(crate) fn all(folder: Option<Arc<Folder>>, extra: Arc<[Box<[u8]>]>, hidden: bool) -> Self {
+        let order = Order::default();
+        Self { folder, extra, hidden, order, filter: Filter::All, max: PAGE }
     }
 }
 
@@ -504,8 +529,7 @@ const NONE: Details = Details { size: 0, modified: UNKNOWN };
 /// Parts of media types.
 const DOCUMENTS: [&str; 9] =
     ["pdf", "epub", "msword", "document", "ebook", "rtf", "json", "subrip", "comicbook"];
-const ARCHIVES: [&str; 8] =
-    ["zip", "tar", "7z", "rar", "x-xz", "zstd", "iso9660", "package"];
+const ARCHIVES: [&str; 8] = ["zip", "tar", "7z", "rar", "x-xz", "zstd", "iso9660", "package"];
 
 #[cfg(test)]
 mod tests {
@@ -551,14 +575,8 @@ mod tests {
     fn source(path: &Path, order: Order) -> Wanted {
         let root = Arc::new(Root::open(path, true, &[]).unwrap());
         let opened = root.open_folder(b".").unwrap();
-        Wanted {
-            folder: Some(Arc::new(Folder { root, name: b".".to_vec(), opened })),
-            extra: Arc::new([]),
-            hidden: false,
-            order,
-            filter: Filter::All,
-            max: PAGE,
-        }
+        let folder = Arc::new(Folder { root, name: b".".to_vec(), opened });
+        Wanted { order, ..Wanted::all(Some(folder), Arc::new([]), false) }
     }
 
     fn names(listing: &Listing) -> Vec<String> {
@@ -689,7 +707,8 @@ mod tests {
         let tree = Tree::with_files("extra", ["b".to_owned(), "films".to_owned()]);
         fs::create_dir(tree.0.join("a")).unwrap();
         fs::create_dir(tree.0.join("z")).unwrap();
-        let extra: Arc<[Box<[u8]>]> = Arc::new([b"films".as_slice().into(), b"M".as_slice().into()]);
+        let extra: Arc<[Box<[u8]>]> =
+            Arc::new([b"films".as_slice().into(), b"M".as_slice().into()]);
         let with = Wanted { extra: extra.clone(), ..tree.source(Order::default()) };
         let listing = Scan::new(with, None).run().unwrap();
         assert_eq!(names(&listing), ["a", "films", "M", "z", "b"]);

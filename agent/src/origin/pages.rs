@@ -122,22 +122,96 @@ impl Source for Page {
 /// Octets that all pages under way may hold.
 pub(crate) const HELD: usize = 2 << 20;
 
-/// The entity tag of what is made of some entries. `more`: all else that it depends on.
-pub(crate) fn tag(key: u64, view: Option<&View>, listings: &[&Listing], more: &[&str]) -> String {
+/// The entity tag of a text: of the entries that it shows and how, and of `more`, all else that it
+/// depends on.
+pub(crate) fn tag(key: u64, shown: Option<(&View, &Listing)>, more: &[&str]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write_u64(key);
     // Another program makes another page.
-    hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
-    hasher.write(html::STYLE.as_bytes());
-    if let Some(view) = view {
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    html::STYLE.hash(&mut hasher);
+    if let Some((view, listing)) = shown {
         (view.form, view.order, view.all, view.explicit).hash(&mut hasher);
-        hasher.write(view.after.as_ref().map(ToString::to_string).unwrap_or_default().as_bytes());
-    }
-    for listing in listings {
+        view.after.as_ref().map(ToString::to_string).hash(&mut hasher);
         listing.digest(&mut hasher);
     }
-    for text in more {
-        text.hash(&mut hasher);
-    }
+    more.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use spdy_protocol::headers::Headers;
+
+    use super::*;
+    use crate::origin::path::Target;
+
+    fn view(query: &str) -> View {
+        View::of(Some(query.as_bytes()), &Headers::new())
+    }
+
+    fn pieces(query: &str, listing: Listing) -> Vec<String> {
+        let target = Target::parse(b"/", false).unwrap();
+        let view = view(query);
+        let frame =
+            Frame { target: &target, view: &view, listing: &listing, archives: true, token: None };
+        let mut page = Page::new(&frame, "http://nas/".to_owned(), None).with(listing);
+        let next = || page.next_piece().unwrap().map(|piece| String::from_utf8(piece).unwrap());
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn every_form_comes_in_pieces_with_each_entry_once() {
+        let names: Vec<_> = (0..2_000).map(|at| format!("file{at}.mp3")).collect();
+        let names: Vec<_> = names.iter().map(String::as_bytes).collect();
+        for (query, entry, end) in [
+            ("", "href=\"./file", "</body></html>\n"),
+            ("view=grid", "href=\"./file", "</body></html>\n"),
+            ("format=json", "\"href\":\"./file", "\"next\":null}\n"),
+            ("format=m3u", "\nhttp://nas/file", "file1999.mp3\n"),
+        ] {
+            let pieces = pieces(query, Listing::with(&names));
+            assert!(pieces.len() > 3, "{query}");
+            assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() < PIECE + 8_192));
+            let text = pieces.concat();
+            // A row of the table has a second link, which plays.
+            let found = text.matches(entry).count() - text.matches("aria-label=\"Play f").count();
+            assert_eq!(found, 2_000, "{query}");
+            assert!(text.ends_with(end), "{query}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_a_text_too() {
+        let text = |query| pieces(query, Listing::default()).concat();
+        assert_eq!(text("format=json"), "{\"path\":\"/\",\"entries\":[\n],\"next\":null}\n");
+        assert_eq!(text("format=m3u"), "#EXTM3U\n");
+        assert!(text("").contains("This folder is empty."));
+    }
+
+    #[test]
+    fn tags_change_with_all_that_is_shown() {
+        let listing = Listing::with(&[b"a", b"b"]);
+        let tag = |query: &str, listing: &Listing, more: &str| {
+            super::tag(1, Some((&view(query), listing)), &[more])
+        };
+        let first = tag("", &listing, "");
+        assert_eq!(first, tag("t=1", &listing, ""));
+        let mut longer = Listing::with(&[b"a", b"b"]);
+        longer.total = 3;
+        for other in [
+            tag("sort=size", &listing, ""),
+            tag("order=desc", &listing, ""),
+            tag("view=grid", &listing, ""),
+            tag("format=json", &listing, ""),
+            tag("after=f.0", &listing, ""),
+            tag("", &listing, "token"),
+            tag("", &Listing::with(&[b"a", b"c"]), ""),
+            tag("", &Listing::with(&[b"a", b"b/"]), ""),
+            tag("", &longer, ""),
+            super::tag(2, Some((&view(""), &listing)), &[""]),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
 }

@@ -45,9 +45,7 @@ impl Order {
             .cmp(&a.folder)
             .then_with(|| way(a.number.cmp(&b.number), self.descending))
             // What is of one size stays in the order of names.
-            .then_with(|| {
-                way(natural(a.name, b.name), self.descending && self.sort == Sort::Name)
-            })
+            .then_with(|| way(natural(a.name, b.name), self.descending && self.sort == Sort::Name))
     }
 }
 

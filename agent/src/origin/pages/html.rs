@@ -56,7 +56,7 @@ impl Frame<'_> {
             page.push_str(&self.columns().into_string());
             page.push_str("<tbody>");
             if !segments.is_empty() && self.view.after.is_none() {
-                page.push_str(if self.listing.has_media { PARENT_MEDIA } else { PARENT });
+                page.push_str(PARENT);
             }
         }
         page
@@ -76,9 +76,9 @@ impl Frame<'_> {
         }
         let more = html! {
             @if let Some(token) = self.token { (upload_form(token)) }
-            footer {
-                p { (self.number()) }
-                @if self.listing.total > 0 && (self.archives || self.listing.has_media) {
+            @if self.listing.total > 0 {
+                footer {
+                    p { (self.number()) }
                     nav.bar aria-label="Whole folder" {
                         @if self.listing.has_media {
                             a href=(self.view.link(Form::Playlist, self.view.order, None)) {
@@ -216,7 +216,7 @@ pub(crate) fn tile(entry: &Entry, name: &[u8]) -> String {
     };
     let markup = html! {
         li {
-            a.i[is_seen] class=(letter(entry.class)) href={ "./" (link) (end) } {
+            a class=(if is_seen { "i" } else { letter(entry.class) }) href={ "./" (link) (end) } {
                 @if is_seen { img loading="lazy" decoding="async" alt="" src={ "./" (link) }; }
                 bdi { (shown) }
             }
@@ -231,20 +231,20 @@ pub(crate) fn tile(entry: &Entry, name: &[u8]) -> String {
 pub(crate) fn upload_form(token: &str) -> Markup {
     let hidden = html! { input type="hidden" name="token" value=(token); };
     html! {
-        section aria-label="Change this folder" {
+        section.forms aria-label="Change this folder" {
             form method="post" action="./" enctype="multipart/form-data" {
                 (hidden)
                 label {
-                    "Upload "
+                    "Upload"
                     input type="file" name="file" multiple required;
                 }
-                label { input type="checkbox" name="replace" value="1"; " replace old files" }
+                label { input type="checkbox" name="replace" value="1"; "Replace old files" }
                 button { "Send" }
             }
             form method="post" action="./" enctype="multipart/form-data" {
                 (hidden)
                 label {
-                    "New folder "
+                    "New folder"
                     input type="text" name="folder" maxlength="255" required autocomplete="off";
                 }
                 button { "Make" }
@@ -347,10 +347,161 @@ const SORTS: [(Sort, &str); 3] =
     [(Sort::Name, "Name"), (Sort::Size, "Size"), (Sort::Time, "Modified (UTC)")];
 const EMPTY: &str = "<p class=\"note\">This folder is empty.</p>";
 const NO_MORE: &str = "<p class=\"note\">Nothing follows here any more.</p>";
-const PARENT: &str = "<tr><td><a class=\"d\" href=\"../\" aria-label=\"Folder above\">../</a></td>\
-<td class=\"s\"></td><td></td></tr>";
-const PARENT_MEDIA: &str = "<tr><td><a class=\"d\" href=\"../\" aria-label=\"Folder above\">../</a>\
-</td><td class=\"a\"></td><td class=\"s\"></td><td></td></tr>";
+const PARENT: &str = "<tr><td colspan=\"4\"><a class=\"d\" href=\"../\" aria-label=\"Folder above\">\
+../</a></td></tr>";
 /// A folder, so that browsers do not ask for /favicon.ico.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'\
 %3E%3Cpath fill='%23d99a28' d='M1 2h5l2 2h7v10H1z'/%3E%3C/svg%3E";
+
+#[cfg(test)]
+mod tests {
+    use spdy_protocol::headers::Headers;
+
+    use super::{super::super::listing::Cursor, *};
+
+    fn target(path: &[u8]) -> Target {
+        Target::parse(path, false).unwrap()
+    }
+
+    fn view(query: &str) -> View {
+        let mut headers = Headers::new();
+        headers.push("accept", b"text/html").unwrap();
+        View::of(Some(query.as_bytes()), &headers)
+    }
+
+    /// A whole page, without its rows.
+    fn page(path: &[u8], query: &str, listing: &Listing, token: Option<&str>) -> String {
+        let (target, view) = (target(path), view(query));
+        let frame = Frame { target: &target, view: &view, listing, archives: true, token };
+        frame.head() + &frame.foot()
+    }
+
+    #[test]
+    fn names_are_escaped_and_links_are_encoded() {
+        let names: [&[u8]; 4] = [b"<b>&\"'.txt", b"a:b.mp3", b"100% #?/", b"new\nline.png"];
+        let listing = Listing::with(&names);
+        let rows: Vec<_> = listing.iter().map(|(entry, name)| row(entry, name, true)).collect();
+        let tiles: Vec<_> = listing.iter().map(|(entry, name)| tile(entry, name)).collect();
+        assert!(rows[0].contains("href=\"./%3Cb%3E%26%22%27.txt\""), "{}", rows[0]);
+        assert!(rows[0].contains("<bdi>&lt;b&gt;&amp;&quot;'.txt</bdi>"), "{}", rows[0]);
+        assert!(rows[0].contains("1.5 kB") && rows[0].contains("2000-02-29 00:00"));
+        assert!(rows[1].contains("href=\"./a%3Ab.mp3?view=play\" aria-label=\"Play a:b.mp3\""));
+        assert!(rows[2].contains("href=\"./100%25%20%23%3F/\""), "{}", rows[2]);
+        assert!(rows[3].contains("new\u{fffd}line") && !rows[3].contains("view=play"));
+        assert!(tiles[0].contains("href=\"./%3Cb%3E%26%22%27.txt\"") && !tiles[0].contains("<img"));
+        assert!(tiles[1].contains("href=\"./a%3Ab.mp3?view=play\""));
+        assert!(tiles[2].contains("href=\"./100%25%20%23%3F/?view=grid\""));
+        assert!(tiles[3].contains("src=\"./new%0Aline.png\""), "{}", tiles[3]);
+        let title = page(b"/%3Ci%3E/", "", &listing, None);
+        assert!(title.contains("<title>&lt;i&gt;</title>"), "{title}");
+    }
+
+    #[test]
+    fn heading_leads_back_and_stays_small_on_deep_paths() {
+        let empty = Listing::default();
+        let text = page(b"/a/b%20c/", "", &empty, None);
+        for part in ["href=\"../../\"", "href=\"../\"", "<h1><bdi>b c</bdi></h1>", "is empty"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("<table") && !text.contains("format="));
+        let deep = page(&b"/a".repeat(3_000), "", &empty, None);
+        assert_eq!(deep.matches("<a ").count(), LINKED);
+        let grid = page(b"/a/b/", "view=grid", &Listing::with(&[b"x.png"]), None);
+        assert!(grid.contains("href=\"../../?view=grid\""), "{grid}");
+    }
+
+    #[test]
+    fn columns_are_marked_and_sort_the_other_way() {
+        let listing = Listing::with(&[b"a.txt"]);
+        let text = page(b"/", "", &listing, None);
+        assert!(text.contains("<th scope=\"col\" aria-sort=\"ascending\">"), "{text}");
+        assert_eq!(text.matches("aria-sort").count(), STYLE.matches("aria-sort").count() + 1);
+        for link in ["sort=name&amp;order=desc", "sort=size&amp;order=desc"] {
+            assert!(text.contains(link), "{link} in {text}");
+        }
+        let text = page(b"/", "sort=size&order=desc", &listing, None);
+        assert!(text.contains("aria-sort=\"descending\""), "{text}");
+        assert!(text.contains("sort=size&amp;order=asc"), "{text}");
+    }
+
+    #[test]
+    fn page_offers_what_the_folder_has() {
+        let plain = page(b"/", "", &Listing::with(&[b"a.txt"]), None);
+        for absent in ["view=grid", "format=m3u", "<form", "<script", "Play"] {
+            assert!(!plain.contains(absent), "{absent} in {plain}");
+        }
+        for part in
+            ["format=zip", "format=tar", "1 entry", "<html lang=\"en\">", "name=\"viewport\""]
+        {
+            assert!(plain.contains(part), "{part} in {plain}");
+        }
+        let full = page(b"/", "", &Listing::with(&[b"a.jpg", b"b.mp3"]), Some("the-token"));
+        for part in ["./?view=grid", "./?format=m3u", "2 entries", "value=\"the-token\""] {
+            assert!(full.contains(part), "{part} in {full}");
+        }
+        let form = upload_form("t").into_string();
+        let places: Vec<_> = ["name=\"token\"", "name=\"file\"", "name=\"replace\""]
+            .map(|name| form.find(name))
+            .into();
+        assert!(places.iter().all(Option::is_some), "{form}");
+        assert!(form.contains("enctype=\"multipart/form-data\"") && form.contains(" multiple"));
+    }
+
+    #[test]
+    fn large_folder_is_turned_page_by_page() {
+        let mut listing = Listing::with(&[b"a.txt", b"b.txt"]);
+        (listing.total, listing.before) = (5_000, 2_000);
+        listing.next = Some(Cursor::of_file(b"b.txt"));
+        let text = page(b"/x/", "sort=name&after=f.a", &listing, None);
+        for part in ["2,001 to 2,002 of 5,000 entries", "rel=\"first\"", "after=f.b.txt"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        // What turns no pages has all.
+        let text = page(b"/x/", "all=1", &listing, None);
+        assert!(text.contains("5,000 entries") && !text.contains("rel=\"next\""), "{text}");
+    }
+
+    #[test]
+    fn policy_names_the_style_and_allows_nothing_from_elsewhere() {
+        let policy = policy(false);
+        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("http") && !policy.contains('*'));
+        assert!(
+            policy.contains("form-action 'none'") && !super::policy(true).contains("action 'none'")
+        );
+        assert!(!STYLE.contains("url(") && !STYLE.contains("@import") && !STYLE.contains('<'));
+    }
+
+    /// Relative luminance as WCAG 2 has it, of `#rgb` or `#rrggbb`.
+    fn luminance(colour: &str) -> f64 {
+        let digits: Vec<_> = colour.chars().map(|c| c.to_digit(16).unwrap()).collect();
+        let parts = match digits.as_slice() {
+            [r, g, b] => [r * 17, g * 17, b * 17],
+            [r, s, g, h, b, c] => [r * 16 + s, g * 16 + h, b * 16 + c],
+            _ => panic!("{colour}"),
+        };
+        let linear = parts.map(|part| {
+            let part = f64::from(part) / 255.0;
+            if part <= 0.040_45 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
+        });
+        0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    }
+
+    #[test]
+    fn every_text_can_be_read_in_both_schemes() {
+        for scheme in STYLE.lines().filter(|line| line.contains("--back:")) {
+            let colour = |name: &str| {
+                let text = scheme.split_once(&format!("--{name}:#")).unwrap().1;
+                luminance(&text[..text.find([';', '}']).unwrap()])
+            };
+            for text in ["text", "dim", "link"] {
+                for back in ["back", "hover"] {
+                    let (a, b) = (colour(text), colour(back));
+                    let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                    assert!(contrast >= 4.5, "{text} on {back}: {contrast}");
+                }
+            }
+        }
+        assert_eq!(STYLE.matches("--back:").count(), 2);
+    }
+}

@@ -42,8 +42,14 @@ impl Media<'_> {
         let media_type = mime::media_type(name);
         let content = html! {
             header { (way(above, false, false)) }
-            main {
+            main.one {
                 div class={ "play " (letter(self.class)) } { (self.player(name, &link, &shown)) }
+                @if self.previous.is_some() || self.next.is_some() {
+                    nav.ends aria-label="Neighbours" {
+                        @if let Some(name) = self.previous { (end("prev", "Previous", name)) }
+                        @if let Some(name) = self.next { (end("next", "Next", name)) }
+                    }
+                }
                 h1 { bdi { (shown) } }
                 p.note { (text::size(self.size)) " \u{b7} " (text::time(self.modified)) " UTC" }
                 @if !is_played(media_type) {
@@ -59,12 +65,6 @@ impl Media<'_> {
                     @if self.class.is_media() { a href={ (link) "?format=m3u" } { "Open in VLC" } }
                     a href=(link) download { "Download" }
                     @if self.class == Class::Picture { a href="./?view=grid" { "All pictures" } }
-                }
-                @if self.previous.is_some() || self.next.is_some() {
-                    nav.ends aria-label="Neighbours" {
-                        @if let Some(name) = self.previous { (end("prev", "Previous", name)) }
-                        @if let Some(name) = self.next { (end("next", "Next", name)) }
-                    }
                 }
             }
         };
@@ -159,8 +159,21 @@ fn is_played(media_type: &str) -> bool {
 
 /// Films and music that browsers leave to others.
 const UNPLAYED: [&str; 15] = [
-    "3gpp2", "ac3", "aiff", "eac3", "midi", "mp2t", "mpeg2", "vnd.dts", "x-ape", "x-dff", "x-dsf",
-    "x-flv", "x-ms-wma", "x-ms-wmv", "x-msvideo",
+    "3gpp2",
+    "ac3",
+    "aiff",
+    "eac3",
+    "midi",
+    "mp2t",
+    "mpeg2",
+    "vnd.dts",
+    "x-ape",
+    "x-dff",
+    "x-dsf",
+    "x-flv",
+    "x-ms-wma",
+    "x-ms-wmv",
+    "x-msvideo",
 ];
 /// Codes of ISO 639 and the languages' names in the language of the page.
 const LANGUAGES: [(&str, &str); 26] = [
@@ -191,3 +204,82 @@ const LANGUAGES: [(&str, &str); 26] = [
     ("uk ukr", "Ukrainian"),
     ("zh chi zho", "Chinese"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(path: &str, subtitles: &[&[u8]]) -> String {
+        let target = Target::parse(path.as_bytes(), false).unwrap();
+        let class = Class::of(&target.name);
+        let subtitles = &Listing::with(subtitles);
+        let (previous, next) = (Some(&b"a b.mp4"[..]), Some(&b"<c>.mp4"[..]));
+        let media =
+            Media { target: &target, class, size: 5, modified: 0, previous, next, subtitles };
+        media.page()
+    }
+
+    #[test]
+    fn film_has_a_player_with_its_subtitles() {
+        let text = page("/x/film.mp4", &[b"film.de.forced.srt", b"film.eng.VTT", b"film.srt"]);
+        let tracks: Vec<_> = text.split("<track ").skip(1).collect();
+        assert_eq!(tracks.len(), 3, "{text}");
+        for (track, parts) in tracks.iter().zip([
+            ["src=\"./film.srt?format=vtt\"", "srclang=\"und\"", "label=\"Subtitles\" default"],
+            ["film.de.forced.srt?", "srclang=\"de\"", "label=\"German (forced)\">"],
+            ["film.eng.VTT?", "srclang=\"eng\"", "label=\"English\">"],
+        ]) {
+            assert!(parts.iter().all(|part| track.contains(part)), "{parts:?} in {track}");
+        }
+        for part in [
+            "<video controls playsinline preload=\"metadata\" src=\"./film.mp4\"",
+            "href=\"./film.mp4?format=m3u\"",
+            "<a href=\"./film.mp4\" download>",
+            "<h1><bdi>film.mp4</bdi></h1>",
+            "rel=\"prev\" href=\"./a%20b.mp4?view=play\"",
+            "rel=\"next\" href=\"./%3Cc%3E.mp4?view=play\"",
+            "<bdi>&lt;c&gt;.mp4</bdi>",
+            "<a href=\"./\"><bdi>x</bdi></a>",
+            "<a href=\"../\"><bdi>Files</bdi></a>",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("<script") && !text.contains("Few browsers"));
+    }
+
+    #[test]
+    fn each_class_has_its_element_and_each_doubt_its_line() {
+        for (path, element, doubt) in [
+            ("/a.mp3", "<audio ", false),
+            ("/a.flac", "<audio ", false),
+            ("/a.jpg", "<img ", false),
+            ("/a.heic", "<img ", true),
+            ("/a.avi", "<video ", true),
+            ("/a.ts", "<video ", true),
+            ("/a.wma", "<audio ", true),
+        ] {
+            let text = page(path, &[]);
+            assert!(text.contains(element), "{path}");
+            assert_eq!(text.contains("Few browsers"), doubt, "{path}");
+            assert_eq!(text.contains("format=m3u"), element != "<img ", "{path}");
+        }
+    }
+
+    #[test]
+    fn tracks_are_named_for_people_and_for_players() {
+        for (tag, language, label) in [
+            ("", "und", "Subtitles"),
+            ("en", "en", "English"),
+            ("GER", "ger", "German"),
+            ("pt-BR", "pt", "Portuguese"),
+            ("xx", "xx", "xx"),
+            ("Director's", "und", "Director's"),
+            ("fr.sdh", "fr", "French (sdh)"),
+        ] {
+            let track = Track::of(tag.as_bytes(), b"x");
+            assert_eq!((track.language.as_str(), track.label.as_str()), (language, label));
+        }
+        assert_eq!(stem(b"a.b.mkv"), b"a.b");
+        assert_eq!(stem(b"a"), b"a");
+    }
+}

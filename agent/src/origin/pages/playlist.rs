@@ -16,7 +16,8 @@ use super::{
 /// What stands before the names of a folder's entries; empty if nobody said how we are reached.
 /// `target`: the folder or a file in it.
 pub(crate) fn base(request: &RequestHead, target: &Target) -> String {
-    let told = request.headers.get("x-forwarded-proto").and_then(|value| str::from_utf8(value).ok());
+    let told =
+        request.headers.get("x-forwarded-proto").and_then(|value| str::from_utf8(value).ok());
     let scheme = told.unwrap_or(&request.scheme);
     let good = |octet: u8| octet.is_ascii_alphanumeric() || b"-._:[]".contains(&octet);
     let host = &request.host;
@@ -102,7 +103,10 @@ mod tests {
     fn saved_playlists_are_named_after_what_they_play() {
         for (path, wanted) in [
             ("/", "filename=\"Files.m3u8\"; filename*=UTF-8''Files.m3u8"),
-            ("/a/Gr%C3%BC%C3%9Fe%22%0a/", "filename=\"Gr__e__.m3u8\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe%22%EF%BF%BD.m3u8"),
+            (
+                "/a/Gr%C3%BC%C3%9Fe%22%0a/",
+                "filename=\"Gr__e__.m3u8\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe%22%EF%BF%BD.m3u8",
+            ),
             ("/film.mkv", "filename=\"film.m3u8\"; filename*=UTF-8''film.m3u8"),
         ] {
             assert_eq!(disposition(&target(path)), format!("attachment; {wanted}"));

@@ -10,7 +10,8 @@ use crate::civil::Civil;
 /// A name for people: what is no text, would disturb the page or turn its direction is replaced.
 pub(crate) fn shown(name: &[u8]) -> String {
     let disturbs = |c: char| {
-        c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+        c.is_control()
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
     };
     let text = String::from_utf8_lossy(name);
     text.chars().map(|c| if disturbs(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
@@ -100,9 +101,13 @@ mod tests {
 
     #[test]
     fn thousands_stand_apart() {
-        for (number, text) in
-            [(0, "0"), (999, "999"), (1_000, "1,000"), (100_000, "100,000"), (1_234_567, "1,234,567")]
-        {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (100_000, "100,000"),
+            (1_234_567, "1,234,567"),
+        ] {
             assert_eq!(count(number), text);
         }
     }

@@ -266,7 +266,10 @@ mod tests {
     #[test]
     fn queries_say_what_is_shown() {
         let plain = view("", BROWSER);
-        assert_eq!((plain.form, plain.order, plain.explicit), (Form::List, Order::default(), false));
+        assert_eq!(
+            (plain.form, plain.order, plain.explicit),
+            (Form::List, Order::default(), false)
+        );
         // What others mean is not ours.
         assert_eq!(view("t=1&x&view=&sort=colour", BROWSER), plain);
         let sorted = view("sort=size", BROWSER);

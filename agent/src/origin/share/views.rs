@@ -51,7 +51,7 @@ impl Share {
         let is_top = self.name.is_empty() && name == b".";
         let folder = Some(Arc::new(Folder { root, name, opened }));
         let extra = if is_top { tools.shares.clone() } else { Arc::new([]) };
-        list(tools, request, target, view, (folder, extra)).await
+        list(tools, request, target, view, Wanted::all(folder, extra, tools.hidden), None).await
     }
 
     /// Answers for a film, song or picture if not its content is asked for but a page or a
@@ -71,7 +71,7 @@ impl Share {
                 let base = pages::base(request, target);
                 let text = pages::PLAYLIST.to_owned() + &pages::playlist_entry(&base, own);
                 let head = head(&tools.policies[0], Form::Playlist, target);
-                Some(with_text(head, request, pages::tag(tools.key, None, &[], &[&text]), text))
+                Some(with_text(head, request, pages::tag(tools.key, None, &[&text]), text))
             }
             FileView::Play if class.is_media() || class == Class::Picture => {
                 let page = self.media_page(tools, request, target, (above, own), class, meta);
@@ -96,14 +96,9 @@ impl Share {
             let opened = root.open_folder(&name)?;
             Ok(Arc::new(Folder { root, name, opened }))
         });
-        let next = Wanted {
-            folder: Some(opened.await.map_err(status_of)?),
-            extra: Arc::new([]),
-            hidden: tools.hidden,
-            order: Order::default(),
-            filter: Filter::Only(class),
-            max: 1,
-        };
+        let folder = Some(opened.await.map_err(status_of)?);
+        let all = Wanted::all(folder, Arc::new([]), tools.hidden);
+        let next = Wanted { filter: Filter::Only(class), max: 1, ..all };
         let order = Order { sort: Sort::Name, descending: true };
         let previous = Wanted { order, ..next.clone() };
         let filter = Filter::Subtitles(pages::stem(own).to_vec());
@@ -125,7 +120,7 @@ impl Share {
             subtitles: &subtitles,
         };
         let text = page.page();
-        let tag = pages::tag(tools.key, None, &[], &[&text]);
+        let tag = pages::tag(tools.key, None, &[&text]);
         Ok(with_text(head(&tools.policies[0], Form::List, target), request, tag, text))
     }
 }
@@ -138,32 +133,33 @@ pub(crate) async fn shares(
     query: Option<&[u8]>,
 ) -> Reply {
     let view = View::of(query, &request.headers);
-    list(tools, request, target, view, (None, tools.shares.clone())).await
+    let wanted = Wanted::all(None, tools.shares.clone(), tools.hidden);
+    list(tools, request, target, view, wanted, None).await
 }
 
+/// Answers with entries. `token`: that of the forms, where there are
+/// any.
 async fn list(
     tools: &Tools,
     request: &RequestHead,
     target: &Target,
     view: View,
-    (folder, extra): (Option<Arc<Folder>>, Arc<[Box<[u8]>]>),
+    wanted: Wanted,
+    token: Option<&str>,
 ) -> Reply {
-    let archives = folder.is_some();
+    let archives = wanted.folder.is_some();
     let filter = if view.form == Form::Playlist { Filter::Media } else { Filter::All };
-    let (hidden, order) = (tools.hidden, view.order);
-    let wanted = Wanted { folder, extra, hidden, order, filter, max: listing::PAGE };
+    let wanted = Wanted { order: view.order, filter, ..wanted };
     let (listing, mut lease) = match scan(tools, wanted.clone(), view.after.clone()).await {
         Ok(found) => found,
         Err(status) => return Reply::status(status),
     };
     let rest = (view.all && listing.next.is_some()).then_some(wanted);
-    let base = if view.form == Form::Playlist {
-        pages::base(request, target)
-    } else {
-        String::new()
-    };
+    let base =
+        if view.form == Form::Playlist { pages::base(request, target) } else { String::new() };
     // What is read in several parts may change between them.
-    let tag = rest.is_none().then(|| pages::tag(tools.key, Some(&view), &[&listing], &[&base]));
+    let more = [&*base, token.unwrap_or_default()];
+    let tag = rest.is_none().then(|| pages::tag(tools.key, Some((&view, &listing)), &more));
     if let Some(early) = precondition(request, tag.as_deref()) {
         return early;
     }
@@ -174,7 +170,6 @@ async fn list(
             return Reply::status(503);
         }
     }
-    let token = None;
     let frame = Frame { target, view: &view, listing: &listing, archives, token };
     let page = Page::new(&frame, base, rest);
     let head = head(&tools.policies[usize::from(token.is_some())], view.form, target);
