@@ -61,6 +61,8 @@ case $task in
     test)
         media
         need wget wget
+        need bsdtar libarchive-tools
+        need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
         need npm npm

@@ -188,7 +188,6 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    #[cfg(test)]
     pub(crate) fn of(file: impl AsFd) -> Result<Self, Errno> {
         let stat = fstat(&file)?;
         Ok(Self { filesystem: Filesystem::of(file), ..Self::from_stat(&stat) })

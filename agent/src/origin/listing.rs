@@ -321,6 +321,7 @@ impl Scan {
     }
 
     /// Does all steps.
+    #[cfg(test)]
     pub(crate) fn run(mut self) -> Result<Listing, Errno> {
         while !self.step()? {}
         Ok(self.kept)

@@ -43,6 +43,7 @@ pub(crate) struct Page {
     next: usize,
     /// How to read on where the whole folder is wanted.
     rest: Option<Wanted>,
+    scan: Option<Scan>,
     foot: Option<String>,
 }
 
@@ -71,7 +72,8 @@ impl Page {
             ),
             Form::Playlist => (Rows::Playlist { base }, PLAYLIST.to_owned(), String::new()),
         };
-        Self { rows, head, listing: Listing::default(), next: 0, rest, foot: Some(foot) }
+        let listing = Listing::default();
+        Self { rows, head, listing, next: 0, rest, scan: None, foot: Some(foot) }
     }
 
     /// With the entries that the frame stood around.
@@ -79,14 +81,21 @@ impl Page {
         Self { listing, ..self }
     }
 
-    /// Reads the next part of the folder; whether there is one.
+    /// Begins or goes on with the next part of the folder; whether there is one.
     fn read_on(&mut self) -> Result<bool, Errno> {
-        let next = self.listing.next.take();
-        let (Some(after), Some(wanted)) = (next, &self.rest) else { return Ok(false) };
-        self.next = 0;
-        // What is held goes first: two parts at once would be over the bound.
-        self.listing = Listing::default();
-        self.listing = Scan::new(wanted.clone(), Some(after)).run()?;
+        if self.scan.is_none() {
+            let next = self.listing.next.take();
+            let (Some(after), Some(wanted)) = (next, &self.rest) else { return Ok(false) };
+            // What is held goes first: two parts at once would be over the bound.
+            self.listing = Listing::default();
+            self.scan = Some(Scan::new(wanted.clone(), Some(after)));
+        }
+        if let Some(scan) = &mut self.scan
+            && scan.step()?
+            && let Some(scan) = self.scan.take()
+        {
+            (self.listing, self.next) = (scan.into_listing(), 0);
+        }
         Ok(true)
     }
 }
@@ -110,9 +119,12 @@ impl Source for Page {
             if let Some(row) = self.rows.row(&self.listing, self.next) {
                 piece.push_str(&row);
                 self.next += 1;
-            } else if !self.read_on()? {
-                piece.push_str(&self.foot.take().unwrap_or_default());
-                break;
+            } else if self.read_on()? {
+                // What was read is one step of a pass, so others have their turns.
+                return Ok(Some(piece.into_bytes()));
+            } else {
+                let Some(foot) = self.foot.take() else { break };
+                piece.push_str(&foot);
             }
         }
         Ok(Some(piece.into_bytes()).filter(|piece| !piece.is_empty()))

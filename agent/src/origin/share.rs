@@ -6,6 +6,8 @@
 
 mod views;
 
+mod variants;
+
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use data_encoding::HEXLOWER;
@@ -16,13 +18,15 @@ use ring::{
 use spdy_protocol::head::RequestHead;
 
 use super::{
+    archive::{self, Form},
     conditional::{self, Validators, Verdict},
     file::{self, Kind, Meta, Root},
-    mime, pages, path,
+    gzip, mime, pages, path,
     path::Target,
     quota::Quota,
     range::{Range, Selection},
     reply::{Body, PRIVATE, Piece, Reply},
+    subtitle,
 };
 use crate::pool::Pool;
 
@@ -52,6 +56,10 @@ pub(crate) struct Tools {
     pub(crate) shares: Arc<[Box<[u8]>]>,
     /// Octets of pages that are made while they are sent.
     pub(crate) made: Quota,
+    /// Archives under way.
+    pub(crate) archives: Quota,
+    /// Bodies that are compressed.
+    pub(crate) gzips: Quota,
     /// The policy of our own pages, and that of those with forms.
     pub(crate) policies: [String; 2],
 }
@@ -78,6 +86,9 @@ impl Share {
             Err(error) => Reply::status(file::status_of(error)),
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
             Ok((_, meta)) if meta.kind == Kind::File && target.folder => Reply::status(404),
+            Ok((opened, meta)) if subtitle::is_asked(&target.name, &meta, query) => {
+                variants::subtitles(tools, request, opened, &meta, now)
+            }
             Ok((opened, meta)) if meta.kind == Kind::File => {
                 if let Some(reply) = self.media(tools, request, target, query, &meta).await {
                     return reply;
@@ -85,6 +96,9 @@ impl Share {
                 file_reply(tools, request, target, opened, &meta, now)
             }
             Ok(_) if !target.folder => redirect(target.as_folder(), query),
+            Ok((opened, _)) if Form::asked(query).is_some() => {
+                variants::archive(tools, request, target, opened, query).await
+            }
             Ok((opened, _)) => self.folder(tools, request, target, query, opened, now).await,
         }
     }
@@ -99,6 +113,8 @@ impl Tools {
             index: true,
             shares: Arc::new([]),
             made: Quota::new(pages::HELD),
+            archives: Quota::new(archive::AT_A_TIME),
+            gzips: Quota::new(gzip::AT_A_TIME),
             policies: [false, true].map(pages::policy),
         }
     }

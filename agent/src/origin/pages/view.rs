@@ -7,7 +7,11 @@ use std::fmt;
 
 use spdy_protocol::headers::Headers;
 
-use super::super::listing::{Cursor, Order, Sort};
+use super::super::{
+    gzip,
+    listing::{Cursor, Order, Sort},
+    path,
+};
 
 /// In which form a folder is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,37 +46,39 @@ impl View {
     /// gets the whole folder: a program that mirrors it would take the first page for all.
     pub(crate) fn of(query: Option<&[u8]>, headers: &Headers) -> Self {
         let accept = Accept::of(headers);
-        let form = if accept.prefers_json() { Form::Json } else { Form::List };
-        let is_browser = accept.names_html();
-        let mut view = Self {
-            form,
-            order: Order::default(),
-            after: None,
-            all: form == Form::List && !is_browser,
-            explicit: form == Form::Json,
+        let value = |word: &str| path::query_value(query, word.as_bytes());
+        let asked = match (value("format"), value("view")) {
+            (Some(b"json"), _) => Some(Form::Json),
+            (Some(b"m3u"), _) => Some(Form::Playlist),
+            (_, Some(b"list")) => Some(Form::List),
+            (_, Some(b"grid")) => Some(Form::Grid),
+            _ if accept.prefers_json() => Some(Form::Json),
+            _ => None,
         };
-        let (mut order, mut all) = (None, None);
-        for (word, value) in words(query) {
-            match (word, value) {
-                (b"format", b"json") => (view.form, view.all) = (Form::Json, false),
-                (b"format", b"m3u") => (view.form, view.all) = (Form::Playlist, true),
-                (b"view", b"list") => view.form = Form::List,
-                (b"view", b"grid") => view.form = Form::Grid,
-                (b"sort", b"name") => view.order.sort = Sort::Name,
-                (b"sort", b"size") => view.order.sort = Sort::Size,
-                (b"sort", b"time") => view.order.sort = Sort::Time,
-                (b"order", b"asc") => order = Some(false),
-                (b"order", b"desc") => order = Some(true),
-                (b"after", cursor) => view.after = Cursor::parse(cursor),
-                (b"all", value) => all = Some(value == b"1"),
-                _ => continue,
-            }
-            view.explicit = true;
-        }
-        view.order.descending = order.unwrap_or_else(|| descends(view.order.sort));
-        // Who turns pages gets pages.
-        view.all = all.unwrap_or(view.all && (view.after.is_none() || view.form == Form::Playlist));
-        view
+        let sort = match value("sort") {
+            Some(b"name") => Some(Sort::Name),
+            Some(b"size") => Some(Sort::Size),
+            Some(b"time") => Some(Sort::Time),
+            _ => None,
+        };
+        let descending = match value("order") {
+            Some(b"asc") => Some(false),
+            Some(b"desc") => Some(true),
+            _ => None,
+        };
+        let after = value("after").and_then(Cursor::parse);
+        let all = value("all").map(|value| value == b"1");
+        let is_explicit = [sort.is_some(), descending.is_some(), after.is_some(), all.is_some()];
+        let explicit = asked.is_some() || is_explicit.contains(&true);
+        let form = asked.unwrap_or(Form::List);
+        let sort = sort.unwrap_or_default();
+        let order = Order { sort, descending: descending.unwrap_or(descends(sort)) };
+        let turns = match form {
+            Form::List | Form::Grid => accept.names_html() || after.is_some(),
+            Form::Json => true,
+            Form::Playlist => false,
+        };
+        Self { form, order, after, all: all.unwrap_or(!turns), explicit }
     }
 
     /// A link to another view of the same folder.
@@ -122,21 +128,13 @@ pub(crate) enum FileView {
 impl FileView {
     /// Reads a query; `None`: the file itself.
     pub(crate) fn of(query: Option<&[u8]>) -> Option<Self> {
-        words(query).find_map(|word| match word {
-            (b"view", b"play") => Some(Self::Play),
-            (b"format", b"m3u") => Some(Self::Playlist),
+        let value = |word: &str| path::query_value(query, word.as_bytes());
+        match (value("format"), value("view")) {
+            (Some(b"m3u"), _) => Some(Self::Playlist),
+            (_, Some(b"play")) => Some(Self::Play),
             _ => None,
-        })
-    }
-}
-
-fn words(query: Option<&[u8]>) -> impl Iterator<Item = (&[u8], &[u8])> {
-    query.unwrap_or_default().split(|octet| *octet == b'&').map(|pair| {
-        match pair.iter().position(|octet| *octet == b'=') {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &b""[..]),
         }
-    })
+    }
 }
 
 /// How much somebody wants HTML and JSON.
@@ -160,11 +158,7 @@ impl Accept {
         for range in headers.get_all("accept").flat_map(|value| value.split(|o| *o == b',')) {
             let mut parts = range.split(|octet| *octet == b';').map(<[u8]>::trim_ascii);
             let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let weight = parts.find_map(|part| match part {
-                [b'q' | b'Q', b'=', digits @ ..] => Some(weight(digits)),
-                _ => None,
-            });
-            let weight = weight.unwrap_or(1_000);
+            let weight = parts.find_map(gzip::quality).unwrap_or(1_000);
             accept.html.take(&name, weight, b"text/html", b"text/*");
             accept.json.take(&name, weight, b"application/json", b"application/*");
         }
@@ -193,18 +187,6 @@ impl Wish {
         if exact > self.exact {
             *self = Self { exact, weight };
         }
-    }
-}
-
-/// `0.5` as 500; what is no weight weighs nothing.
-fn weight(text: &[u8]) -> u16 {
-    match text {
-        [b'1', ..] => 1_000,
-        [b'0', b'.', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
-            let steps = [100, 10, 1];
-            digits.iter().zip(steps).map(|(digit, step)| u16::from(digit - b'0') * step).sum()
-        }
-        _ => 0,
     }
 }
 
