@@ -5,19 +5,21 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
+use rustix::io::Errno;
 use spdy_protocol::head::RequestHead;
 
 use super::{
     super::{
         conditional::{self, Validators, Verdict},
         file::{Kind, Meta, status_of},
+        gzip::{self, Gzip},
         listing::{self, Class, Cursor, Filter, Folder, Listing, Order, Scan, Sort, Wanted},
         pages::{self, FileView, Form, Frame, Media, Page, View},
         path::Target,
         quota::Lease,
-        reply::{Body, PIECE, PRIVATE, Reply},
+        reply::{Body, Made, PIECE, PRIVATE, Reply, Source},
     },
-    Share, Tools, file_reply,
+    Share, Tools, files, with_validators,
 };
 
 impl Share {
@@ -43,7 +45,7 @@ impl Share {
                 && meta.kind == Kind::File
             {
                 let target = Target { name: inner, folder: false, ..target.clone() };
-                let reply = file_reply(tools, request, &target, opened, &meta, now);
+                let reply = files::whole_or_parts(tools, request, &target, opened, &meta, now);
                 return reply.with("vary", "accept");
             }
         }
@@ -70,8 +72,7 @@ impl Share {
             FileView::Playlist if class.is_media() => {
                 let base = pages::base(request, target);
                 let text = pages::PLAYLIST.to_owned() + &pages::playlist_entry(&base, own);
-                let head = head(&tools.policies[0], Form::Playlist, target);
-                Some(with_text(head, request, pages::tag(tools.key, None, &[&text]), text))
+                Some(Answer::text(tools, text).reply(tools, request, target, Form::Playlist))
             }
             FileView::Play if class.is_media() || class == Class::Picture => {
                 let page = self.media_page(tools, request, target, (above, own), class, meta);
@@ -119,9 +120,7 @@ impl Share {
             next: next.get(0).map(|(_, name)| name),
             subtitles: &subtitles,
         };
-        let text = page.page();
-        let tag = pages::tag(tools.key, None, &[&text]);
-        Ok(with_text(head(&tools.policies[0], Form::List, target), request, tag, text))
+        Ok(Answer::text(tools, page.page()).reply(tools, request, target, Form::List))
     }
 }
 
@@ -160,9 +159,6 @@ async fn list(
     // What is read in several parts may change between them.
     let more = [&*base, token.unwrap_or_default()];
     let tag = rest.is_none().then(|| pages::tag(tools.key, Some((&view, &listing)), &more));
-    if let Some(early) = precondition(request, tag.as_deref()) {
-        return early;
-    }
     if rest.is_some() {
         drop(lease.take());
         lease = tools.made.lease(listing::HELD_MAX + 2 * PIECE);
@@ -172,8 +168,10 @@ async fn list(
     }
     let frame = Frame { target, view: &view, listing: &listing, archives, token };
     let page = Page::new(&frame, base, rest);
-    let head = head(&tools.policies[usize::from(token.is_some())], view.form, target);
-    with_tag(head, tag.as_deref()).made(page.with(listing), lease.into_iter().collect())
+    let source = Box::new(page.with(listing));
+    let answer =
+        Answer { source, leases: lease.into_iter().collect(), tag, forms: token.is_some() };
+    answer.reply(tools, request, target, view.form)
 }
 
 /// Reads a part of a folder, step by step, so that others have their turns on the pool. `Err`: a
@@ -203,48 +201,72 @@ async fn scan(
     }
 }
 
-/// The headers of a text of ours.
-fn head(policy: &str, form: Form, target: &Target) -> Reply {
-    let head = Reply::empty(200)
-        .with("cache-control", PRIVATE)
-        .with("vary", "accept")
-        .with("x-content-type-options", "nosniff");
-    match form {
-        Form::Json => head.with("content-type", "application/json"),
-        Form::Playlist => head
-            .with("content-type", "audio/x-mpegurl; charset=utf-8")
-            .with("content-disposition", &pages::disposition(target)),
-        Form::List | Form::Grid => head
-            .with("content-type", "text/html; charset=utf-8")
-            .with("content-security-policy", policy),
-    }
+/// A text of ours without its headers.
+struct Answer {
+    source: Box<dyn Source>,
+    leases: Vec<Lease>,
+    /// `None` if it may change while it is read.
+    tag: Option<String>,
+    /// Whether it has forms.
+    forms: bool,
 }
 
-fn with_tag(reply: Reply, tag: Option<&str>) -> Reply {
-    match tag {
-        Some(tag) => reply.with("etag", tag),
-        None => reply,
+impl Answer {
+    /// A short one, which has no forms.
+    fn text(tools: &Tools, text: String) -> Self {
+        let tag = Some(pages::tag(tools.key, None, &[&text]));
+        Self { source: Box::new(Text(Some(text))), leases: Vec::new(), tag, forms: false }
     }
-}
 
-fn with_text(head: Reply, request: &RequestHead, tag: String, text: String) -> Reply {
-    if let Some(early) = precondition(request, Some(&tag)) {
-        return early;
-    }
-    let head = with_tag(head, Some(&tag)).with("content-length", &text.len().to_string());
-    Reply { body: Body::Text(text), ..head }
-}
-
-/// The answer that a request's conditions come to, if they do not come to the whole.
-fn precondition(request: &RequestHead, tag: Option<&str>) -> Option<Reply> {
-    let validators = Validators { etag: tag.map(str::to_owned), modified: None };
-    match conditional::evaluate(&request.headers, true, Some(&validators), 0) {
-        Verdict::Failed => Some(Reply::status(412)),
-        Verdict::NotModified => {
-            let head = Reply::empty(304).with("cache-control", PRIVATE).with("vary", "accept");
-            Some(with_tag(head, tag))
+    fn reply(mut self, tools: &Tools, request: &RequestHead, target: &Target, form: Form) -> Reply {
+        let headers = &request.headers;
+        let media_type = match form {
+            Form::Json => "application/json",
+            Form::Playlist => "audio/x-mpegurl; charset=utf-8",
+            Form::List | Form::Grid => "text/html; charset=utf-8",
+        };
+        let coding = gzip::is_worth(media_type, None) && gzip::is_accepted(headers);
+        let coding = if coding { tools.gzips.lease(1) } else { None };
+        if coding.is_some() {
+            self.tag = self.tag.as_deref().map(gzip::etag);
         }
-        Verdict::Proceed { .. } => None,
+        let validators = Validators { etag: self.tag, modified: None };
+        // There is no date among the validators that the clock would matter for.
+        let status = match conditional::evaluate(headers, true, Some(&validators), 0) {
+            Verdict::Failed => return Reply::status(412),
+            Verdict::NotModified => 304,
+            Verdict::Proceed { .. } => 200,
+        };
+        let head = with_validators(Reply::empty(status), &validators)
+            .with("cache-control", PRIVATE)
+            .with("vary", "accept, accept-encoding");
+        if status == 304 {
+            return head;
+        }
+        let head = head.with("content-type", media_type).with("x-content-type-options", "nosniff");
+        let mut head = match form {
+            Form::Json => head,
+            Form::Playlist => head.with("content-disposition", &pages::disposition(target)),
+            Form::List | Form::Grid => {
+                let policy = &tools.policies[usize::from(self.forms)];
+                head.with("content-security-policy", policy)
+            }
+        };
+        if coding.is_some() {
+            head = head.with("content-encoding", "gzip");
+            self.source = Box::new(Gzip::new(self.source));
+            self.leases.extend(coding);
+        }
+        Reply { body: Body::Made(Made { source: self.source, leases: self.leases }), ..head }
+    }
+}
+
+/// A text that is there already.
+struct Text(Option<String>);
+
+impl Source for Text {
+    fn next_piece(&mut self) -> Result<Option<Vec<u8>>, Errno> {
+        Ok(self.0.take().map(String::into_bytes))
     }
 }
 
