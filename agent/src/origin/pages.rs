@@ -143,7 +143,9 @@ pub(crate) fn tag(key: u64, shown: Option<(&View, &Listing)>, more: &[&str]) -> 
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     html::STYLE.hash(&mut hasher);
     if let Some((view, listing)) = shown {
-        (view.form, view.order, view.all, view.explicit).hash(&mut hasher);
+        // One page is the same whether all of the folder was wanted or not.
+        let all = view.all && listing.before > 0;
+        (view.form, view.order, all, view.explicit).hash(&mut hasher);
         view.after.as_ref().map(ToString::to_string).hash(&mut hasher);
         listing.digest(&mut hasher);
     }
