@@ -285,8 +285,8 @@ pub(crate) fn begin(title: &str, wide: bool) -> String {
     page
 }
 
-/// Where we are, and the way back. Only the nearest folders are links, so that a deep path does not
-/// make a large page. `here`: the last segment is this page, not a folder above it.
+/// Where we are, and the way back. Only the nearest folders and the top are links, so that a deep
+/// path does not make a large page. `here`: the last segment is this page, not a folder above it.
 pub(crate) fn way(segments: &[&[u8]], grid: bool, here: bool) -> Markup {
     let names: Vec<_> = std::iter::once(TOP.as_bytes()).chain(segments.iter().copied()).collect();
     let depth = names.len() - 1;
@@ -298,7 +298,7 @@ pub(crate) fn way(segments: &[&[u8]], grid: bool, here: bool) -> Markup {
                 @if here && level == depth {
                     h1 { bdi { (text::shown(name)) } }
                 } @else if depth - level > LINKED {
-                    bdi { (text::shown(name)) }
+                    @if level == 0 { a href="/" { (TOP) } } @else { bdi { (text::shown(name)) } }
                 } @else {
                     @let up = depth - level;
                     a href={ @if up == 0 { "./" } @else { ("../".repeat(up)) } (end) } {
@@ -417,7 +417,7 @@ mod tests {
         }
         assert!(!text.contains("<table") && !text.contains("format="));
         let deep = page(&b"/a".repeat(3_000), "", &empty, None);
-        assert_eq!(deep.matches("<a ").count(), LINKED);
+        assert_eq!(deep.matches("<a ").count(), LINKED + 1);
         let grid = page(b"/a/b/", "view=grid", &Listing::with(&[b"x.png"]), None);
         assert!(grid.contains("href=\"../../?view=grid\""), "{grid}");
     }
