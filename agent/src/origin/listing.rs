@@ -15,6 +15,7 @@ use rustix::{
 use super::{
     file::{Kind, Meta, Root},
     mime,
+    path::is_hidden,
 };
 use order::Key;
 pub(crate) use order::{Cursor, Order, Sort};
@@ -359,8 +360,7 @@ impl Scan {
             let entry = entry?;
             *left -= 1;
             let name = entry.file_name().to_bytes();
-            let is_hidden = name.starts_with(b".") && !self.wanted.hidden;
-            if is_hidden || matches!(name, b"." | b"..") {
+            if is_hidden(name, self.wanted.hidden) || matches!(name, b"." | b"..") {
                 continue;
             }
             if self.wanted.extra.iter().any(|extra| **extra == *name) {

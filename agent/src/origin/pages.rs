@@ -24,7 +24,7 @@ use std::{
 use rustix::io::Errno;
 
 pub(crate) use self::{
-    html::{Frame, policy},
+    html::{END, Frame, begin, policy},
     media::{Media, stem},
     playlist::{HEAD as PLAYLIST, base, disposition, entry as playlist_entry},
     view::{FileView, Form, View},

@@ -9,6 +9,7 @@ mod views;
 
 use std::sync::Arc;
 
+use ring::error::Unspecified;
 use spdy_protocol::head::RequestHead;
 
 use super::{
@@ -20,6 +21,7 @@ use super::{
     quota::Quota,
     reply::Reply,
     subtitle,
+    token::Secret,
 };
 use crate::pool::Pool;
 
@@ -55,6 +57,8 @@ pub(crate) struct Tools {
     pub(crate) gzips: Quota,
     /// The policy of our own pages, and that of those with forms.
     pub(crate) policies: [String; 2],
+    /// Makes and knows the tokens of our own forms.
+    pub(crate) secret: Secret,
 }
 
 impl Share {
@@ -97,9 +101,23 @@ impl Share {
     }
 }
 
+/// The share that a path lies in, and the place there. A share by name comes before what the one at
+/// `/` holds under that name.
+pub(crate) fn place(shares: &[Share], target: Target) -> Option<(&Share, Target)> {
+    let named = target.first().and_then(|first| {
+        shares.iter().find(|share| !share.name.is_empty() && *share.name == *first)
+    });
+    match named {
+        Some(share) => Some((share, target.in_share())),
+        None => shares.iter().find(|share| share.name.is_empty()).map(|top| (top, target)),
+    }
+}
+
 impl Tools {
-    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Self {
-        Self {
+    /// # Errors
+    /// The system has no random numbers.
+    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Result<Self, Unspecified> {
+        Ok(Self {
             pool: Pool::new(threads),
             key,
             hidden,
@@ -109,7 +127,8 @@ impl Tools {
             archives: Quota::new(archive::AT_A_TIME),
             gzips: Quota::new(gzip::AT_A_TIME),
             policies: [false, true].map(pages::policy),
-        }
+            secret: Secret::new()?,
+        })
     }
 }
 

@@ -246,11 +246,11 @@ pub(crate) fn upload_form(token: &str) -> Markup {
         section.forms aria-label="Change this folder" {
             form method="post" action="./" enctype="multipart/form-data" {
                 (hidden)
+                label { input type="checkbox" name="replace" value="1"; "Replace old files" }
                 label {
                     "Upload"
                     input type="file" name="file" multiple required;
                 }
-                label { input type="checkbox" name="replace" value="1"; "Replace old files" }
                 button { "Send" }
             }
             form method="post" action="./" enctype="multipart/form-data" {

@@ -53,7 +53,9 @@ impl Share {
         let is_top = self.name.is_empty() && name == b".";
         let folder = Some(Arc::new(Folder { root, name, opened }));
         let extra = if is_top { tools.shares.clone() } else { Arc::new([]) };
-        list(tools, request, target, view, Wanted::all(folder, extra, tools.hidden), None).await
+        let wanted = Wanted::all(folder, extra, tools.hidden);
+        let token = self.writable.then(|| tools.secret.token(&self.name, now));
+        list(tools, request, target, view, wanted, token.as_deref()).await
     }
 
     /// Answers for a film, song or picture if not its content is asked for but a page or a
@@ -136,8 +138,7 @@ pub(crate) async fn shares(
     list(tools, request, target, view, wanted, None).await
 }
 
-/// Answers with entries. `token`: that of the forms, where there are
-/// any.
+/// Answers with entries. `token`: that of the forms, where there are any.
 async fn list(
     tools: &Tools,
     request: &RequestHead,
@@ -225,7 +226,9 @@ impl Answer {
             Form::Playlist => "audio/x-mpegurl; charset=utf-8",
             Form::List | Form::Grid => "text/html; charset=utf-8",
         };
-        let coding = gzip::is_worth(media_type, None) && gzip::is_accepted(headers);
+        // The length of what is compressed together with a secret tells of the secret (BREACH).
+        let worth = !self.forms && gzip::is_worth(media_type, None);
+        let coding = worth && gzip::is_accepted(headers);
         let coding = if coding { tools.gzips.lease(1) } else { None };
         if coding.is_some() {
             self.tag = self.tag.as_deref().map(gzip::etag);
