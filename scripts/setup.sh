@@ -61,6 +61,12 @@ case $task in
     test)
         media
         need wget wget
+        need aria2c aria2
+        need rclone rclone
+        need lftp lftp
+        need mpv mpv
+        need chromium chromium
+        command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
         need npm npm
