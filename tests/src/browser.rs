@@ -142,6 +142,22 @@ impl Browser {
         self.wait_for_event("Page.loadEventFired");
     }
 
+    /// Sends the form that the CSS selector names, as its button does, and waits for the answer.
+    ///
+    /// # Panics
+    /// When there is no such form, and as [`Browser::call`].
+    pub fn submit(&mut self, selector: &str) {
+        self.leave(selector, "requestSubmit");
+    }
+
+    /// Follows the link that the CSS selector names and waits until the page has loaded.
+    ///
+    /// # Panics
+    /// When there is no such link, and as [`Browser::call`].
+    pub fn follow(&mut self, selector: &str) {
+        self.leave(selector, "click");
+    }
+
     /// Waits for an event since the page was told to go somewhere, come already or yet to come.
     ///
     /// # Panics
@@ -216,6 +232,13 @@ impl Browser {
             }
         }
         complaints
+    }
+
+    fn leave(&mut self, selector: &str, how: &str) {
+        self.events.clear();
+        let selector = Value::from(selector);
+        self.run(&format!("document.querySelector({selector}).{how}()"));
+        self.wait_for_event("Page.loadEventFired");
     }
 
     fn picture(&mut self, params: Value) -> Vec<u8> {

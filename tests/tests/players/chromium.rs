@@ -15,8 +15,7 @@ fn chromium_plays_and_seeks() {
         let tag = strong_tag(&pair, name);
         let (recorder, address) = watched(&pair, name);
         let mut browser = Browser::start();
-        if browser.run(&format!("document.createElement('video').canPlayType('{kind}')")) == "" {
-            eprintln!("{name} is left out: this Chromium was built without {kind}");
+        if !can_play(&mut browser, name, kind) {
             continue;
         }
         browser.go(&address);
@@ -38,6 +37,16 @@ fn chromium_plays_and_seeks() {
     }
 }
 
+/// Whether this Chromium was built with the decoders for a type.
+pub fn can_play(browser: &mut Browser, name: &str, kind: &str) -> bool {
+    let asked = format!("document.createElement('video').canPlayType('{kind}')");
+    let can = browser.run(&asked) != "";
+    if !can {
+        eprintln!("{name} is left out: this Chromium was built without {kind}");
+    }
+    can
+}
+
 /// A browser that has a strong tag puts together what it has and asks for the rest: from where it
 /// has nothing to where it has something, as long as the file is the same.
 fn assert_tag_at_work(exchanges: &[Exchange], tag: &str) {
@@ -53,8 +62,8 @@ fn assert_tag_at_work(exchanges: &[Exchange], tag: &str) {
 }
 
 /// Plays half a second and tells the picture's size.
-const PLAY: &str = "(async () => {
-    const video = document.querySelector('video');
+pub const PLAY: &str = "(async () => {
+    const video = document.querySelector('video, audio');
     const failed = new Promise((_, no) => video.addEventListener('error', () => no(video.error)));
     await Promise.race([video.play(), failed]);
     const from = video.currentTime;

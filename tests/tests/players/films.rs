@@ -182,16 +182,16 @@ fn mpv(args: &[&str]) {
 }
 
 /// A home for VLC, which does not run as root.
-struct Home(TempRoot);
+pub struct Home(TempRoot);
 
 impl Home {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let home = TempRoot::new();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
         Self(home)
     }
 
-    fn vlc(&self, args: &[&str]) {
+    pub fn vlc(&self, args: &[&str]) {
         let mut command = Command::new(tool("setpriv"));
         if geteuid().is_root() {
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);

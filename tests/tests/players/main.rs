@@ -9,6 +9,7 @@ mod chromium;
 mod downloads;
 mod films;
 mod mirrors;
+mod pages;
 
 use std::{path::Path, process::Command};
 
