@@ -189,6 +189,7 @@ impl Browser {
         let root = self.call("DOM.getDocument", json!({}));
         let query = json!({ "nodeId": root["root"]["nodeId"], "selector": selector });
         let node = self.call("DOM.querySelector", query)["nodeId"].clone();
+        assert_ne!(node, 0, "the page has no {selector}");
         self.call("DOM.setFileInputFiles", json!({ "files": [file], "nodeId": node }));
     }
 

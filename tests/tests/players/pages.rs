@@ -201,6 +201,10 @@ const LOOK: &str = "(async () => {
         image.loading = 'eager';
         await image.decode().catch(() => missing.push(image.src));
     }
+    const video = document.querySelector('video');
+    while (video && video.readyState < video.HAVE_CURRENT_DATA) {
+        await new Promise(done => video.addEventListener('loadeddata', done, { once: true }));
+    }
     const texts = [], small = [];
     for (const element of document.body.querySelectorAll('*')) {
         const box = element.getBoundingClientRect();
@@ -215,10 +219,14 @@ const LOOK: &str = "(async () => {
 })()";
 
 /// The first line of the first subtitles, once they are there.
-const CUE: &str = "new Promise(done => {
-    const track = document.querySelector('track');
-    track.track.mode = 'showing';
-    const tell = () => done(track.track.cues[0].text);
-    if (track.readyState == HTMLTrackElement.LOADED) tell();
-    track.addEventListener('load', tell);
+const CUE: &str = "new Promise((done, failed) => {
+    const element = document.querySelector('track');
+    const look = () => {
+        if (element.readyState == element.LOADED) done(element.track.cues[0].text);
+        if (element.readyState == element.ERROR) failed(new Error('none in ' + element.src));
+    };
+    element.track.mode = 'showing';
+    element.addEventListener('load', look);
+    element.addEventListener('error', look);
+    look();
 })";
