@@ -67,6 +67,8 @@ case $task in
         need mpv mpv
         need chromium chromium
         command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
+        need bsdtar libarchive-tools
+        need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
         need npm npm

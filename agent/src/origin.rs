@@ -10,7 +10,15 @@ mod write;
 
 mod share;
 
+mod archive;
+
+mod subtitle;
+
+mod gzip;
+
 mod listing;
+
+mod content;
 
 mod reply;
 
@@ -154,7 +162,7 @@ impl Origin {
         let outcome = self.answer(&request, &stream, &mut sent).await;
         match &outcome {
             Err(BodyError::Stream(_)) | Ok(_) => {}
-            Err(error @ (BodyError::Read(_) | BodyError::Short)) => {
+            Err(error @ (BodyError::Read(_) | BodyError::Short | BodyError::Full)) => {
                 // The length was announced: only a reset tells that this is not all.
                 stream.reset(Status::InternalError);
                 self.log.warn(format_args!(
