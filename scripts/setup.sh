@@ -67,6 +67,9 @@ case $task in
         need mpv mpv
         need chromium chromium
         command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
+        # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
+        need strace strace
+        compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
         need bsdtar libarchive-tools
         need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
