@@ -202,8 +202,11 @@ const LOOK: &str = "(async () => {
         await image.decode().catch(() => missing.push(image.src));
     }
     const video = document.querySelector('video');
-    while (video && video.readyState < video.HAVE_CURRENT_DATA) {
-        await new Promise(done => video.addEventListener('loadeddata', done, { once: true }));
+    if (video) {
+        // A picture that is seen, so that there is one in the screenshot.
+        const seen = new Promise(done => video.requestVideoFrameCallback(done));
+        video.currentTime = 1;
+        await seen;
     }
     const texts = [], small = [];
     for (const element of document.body.querySelectorAll('*')) {
