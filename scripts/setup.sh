@@ -79,6 +79,7 @@ case $task in
         [ -d /usr/share/gocode/src/github.com/docker/spdystream ] ||
             packages+=(golang-github-docker-spdystream-dev)
         need python3 python3
+        /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
         component fmt rustfmt
         component clippy clippy
         ;;

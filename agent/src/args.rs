@@ -103,6 +103,11 @@ struct Flags {
     #[argh(option, arg_name = "file")]
     token_file: Option<PathBuf>,
 
+    /// pass requests below PREFIX to an HTTP service: PREFIX=URL[,keep-prefix][,keep-host]
+    /// [,wait=SECONDS]; may be repeated
+    #[argh(option, arg_name = "prefix=url")]
+    forward: Vec<String>,
+
     /// let visitors change what is in the folder of -r
     #[argh(switch)]
     allow_write: bool,
@@ -118,6 +123,10 @@ struct Flags {
     /// folder outside that links in a served folder may lead into; may be repeated
     #[argh(option, arg_name = "dir")]
     follow_into: Vec<PathBuf>,
+
+    /// octets of the largest file that visitors may put (default: as the disk has room)
+    #[argh(option, arg_name = "octets")]
+    max_upload: Option<u64>,
 
     /// serve names that begin with a dot, too
     #[argh(switch)]
@@ -157,9 +166,11 @@ impl From<Flags> for Options {
                 token_file: flags.token_file,
             },
             name: flags.name,
+            forwards: flags.forward,
             allow_write: flags.allow_write,
             shares,
             follow_into: flags.follow_into,
+            max_upload: flags.max_upload,
             show_hidden: flags.show_hidden,
             session_debug: flags.session_debug,
             log: flags.log,
@@ -219,9 +230,11 @@ mod tests {
                 token_file: Some("t".into()),
             },
             name: Some("nas".into()),
+            forwards: vec!["/x=http://h".into(), "/y=http://h,keep-host".into()],
             allow_write: true,
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
+            max_upload: Some(5),
             show_hidden: true,
             session_debug: true,
             log: Some("debug".into()),
@@ -229,13 +242,15 @@ mod tests {
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
                       --name nas --token-file t --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
-                      --follow-into /mnt/b --show-hidden -s --log debug";
+                      --follow-into /mnt/b --forward /x=http://h \
+                      --forward /y=http://h,keep-host --max-upload 5 --show-hidden -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
-                      --follow-into=/mnt/b --show-hidden -s --log=debug";
+                      --follow-into=/mnt/b --forward=/x=http://h \
+                      --forward=/y=http://h,keep-host --max-upload=5 --show-hidden -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -249,8 +264,9 @@ mod tests {
             &["-r"],
             &["--root"],
             &["extra"],
-            &["--forward", "/x=http://y"],
+            &["--forward"],
             &["--allow-write=yes"],
+            &["--max-upload", "1G"],
             &["status"],
             &["doctor"],
             &["rotate"],

@@ -38,7 +38,7 @@ use crate::{
     backoff::{Cause, Steps},
     dial::{self, Address, DialError, Dialer, Link, Token},
     log::{Log, Quoted},
-    origin::{self, Origin},
+    origin::{self, Origin, forward},
     verify::{Trust, TrustError},
 };
 
@@ -183,8 +183,15 @@ struct Shared {
 }
 
 impl Shared {
-    /// What the tunnel announces. `upgrade` and `splice` come with the services that need them.
-    const CAN: Features = Features { stored: true, upgrade: false, splice: false };
+    /// What the tunnel announces. Without services there is nothing to change the protocol with,
+    /// and a request that asks to would hold its stream open for nothing.
+    fn can(&self) -> Features {
+        Features { stored: true, upgrade: self.has_services(), splice: false }
+    }
+
+    fn has_services(&self) -> bool {
+        !self.settings.origin.forwards.is_empty()
+    }
 
     fn put(&self, proxy: &Proxy) -> Put {
         let epoch = self.epoch.get() + 1;
@@ -199,7 +206,7 @@ impl Shared {
                 instance: self.settings.instance,
                 run: self.run,
                 epoch,
-                can: Self::CAN,
+                can: self.can(),
                 software: SOFTWARE.to_owned(),
                 register: None,
             }),
@@ -419,10 +426,11 @@ impl Supervisor {
         link: Link,
     ) -> (Tunnel, Incoming, impl Future<Output = Result<(), Error>> + 'static) {
         let theirs = link.welcome.as_ref().map(|welcome| welcome.can);
-        let (profile, features) = agreed(Shared::CAN, theirs);
+        let (profile, features) = agreed(self.shared.can(), theirs);
         let mut config = Config::new(Side::Server, profile, self.shared.budget.clone());
         config.stored_only = features.stored;
-        config.uploads = limits::UPLOADS;
+        config.uploads =
+            if self.shared.has_services() { forward::UPLOADS } else { limits::UPLOADS };
         config.grow = false;
         config.timings = self.shared.settings.session;
         if self.shared.settings.session_debug {

@@ -97,12 +97,14 @@ pub(crate) struct Page {
     listing: Listing,
     next: usize,
     head: Option<String>,
+    /// Of the upload form, where the folder may be changed.
+    token: Option<String>,
     done: bool,
 }
 
 impl Page {
     /// The page of a folder.
-    pub(crate) fn new(target: &Target, listing: Listing) -> Self {
+    pub(crate) fn new(target: &Target, listing: Listing, token: Option<String>) -> Self {
         let is_root = target.name == b".";
         let shown = if is_root { String::new() } else { shown(&target.name) };
         let head = html! {
@@ -124,7 +126,7 @@ impl Page {
         if !is_root {
             head.push_str(PARENT);
         }
-        Self { listing, next: 0, head: Some(head), done: false }
+        Self { listing, next: 0, head: Some(head), token, done: false }
     }
 
     fn next_text(&mut self) -> Option<String> {
@@ -144,6 +146,9 @@ impl Page {
                         piece,
                         "<p>More than {ENTRIES_MAX} entries; the rest is not shown.</p>"
                     );
+                }
+                if let Some(token) = self.token.take() {
+                    piece.push_str(&upload_form(&token).into_string());
                 }
                 piece.push_str("</body></html>\n");
                 break;
@@ -165,7 +170,7 @@ impl Source for Page {
 pub(crate) fn policy() -> String {
     let style = BASE64.encode(&sha256(STYLE.as_bytes()));
     format!(
-        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; \
+        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'self'; \
          frame-ancestors 'none'"
     )
 }
@@ -195,6 +200,25 @@ fn follow(root: &Root, folder: &[u8], child: &[u8]) -> Option<Meta> {
     let opened = root.open_with(&name, OFlags::PATH | OFlags::CLOEXEC).ok()?;
     let meta = Meta::of(opened).ok()?;
     (meta.kind != Kind::Other).then_some(meta)
+}
+
+/// What a visitor puts files into this folder with. The order of the fields matters: what says how
+/// to take a file stands before it.
+fn upload_form(token: &str) -> Markup {
+    html! {
+        form method="post" enctype="multipart/form-data" {
+            input type="hidden" name="token" value=(token);
+            p {
+                label {
+                    input type="checkbox" name="replace" value="1";
+                    " Replace files of the same name"
+                }
+            }
+            p { label { "Files " input type="file" name="file" multiple; } }
+            p { label { "New folder " input type="text" name="folder" maxlength="255"; } }
+            p { button { "Upload" } }
+        }
+    }
 }
 
 /// The heading: where we are, and the way back. Only the nearest folders are links, so that a deep
@@ -331,7 +355,7 @@ mod tests {
     use super::*;
 
     fn page(target: &Target, listing: Listing) -> String {
-        let mut page = Page::new(target, listing);
+        let mut page = Page::new(target, listing, None);
         let mut text = String::new();
         while let Some(piece) = page.next_text() {
             text.push_str(&piece);
@@ -415,7 +439,7 @@ mod tests {
     #[test]
     fn page_of_a_folder_leads_back_and_has_no_empty_piece() {
         let target = Target::parse(b"/x/a%3Cb/", false).unwrap();
-        let mut page = Page::new(&target, Listing::default());
+        let mut page = Page::new(&target, Listing::default(), None);
         let piece = page.next_text().unwrap();
         assert!(piece.contains("<title>/x/a&lt;b</title>"), "{piece}");
         for part in [
@@ -446,7 +470,7 @@ mod tests {
             listing.push(format!("file{number}").as_bytes(), &Meta::file());
         }
         listing.sort();
-        let mut page = Page::new(&Target::parse(b"/", false).unwrap(), listing);
+        let mut page = Page::new(&Target::parse(b"/", false).unwrap(), listing, None);
         let (mut pieces, mut rows) = (0, 0);
         while let Some(piece) = page.next_text() {
             assert!(!piece.is_empty() && piece.len() < PIECE + 4_096);

@@ -7,6 +7,7 @@ mod variants;
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
+use ring::error::Unspecified;
 use spdy_protocol::head::RequestHead;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     quota::Quota,
     reply::{PRIVATE, Reply},
     subtitle,
+    token::Secret,
 };
 use crate::pool::Pool;
 
@@ -48,6 +50,8 @@ pub(crate) struct Tools {
     pub(crate) gzips: Quota,
     /// The policy of our own pages.
     pub(crate) policy: String,
+    /// Makes and knows the tokens of our own forms.
+    pub(crate) secret: Secret,
 }
 
 impl Share {
@@ -82,7 +86,7 @@ impl Share {
             Ok((opened, _)) if Form::asked(query).is_some() => {
                 variants::archive(tools, request, target, opened, query).await
             }
-            Ok((opened, _)) => self.folder(tools, request, target, opened).await,
+            Ok((opened, _)) => self.folder(tools, request, target, opened, now).await,
         }
     }
 
@@ -92,6 +96,7 @@ impl Share {
         request: &RequestHead,
         target: &Target,
         opened: OwnedFd,
+        now: i64,
     ) -> Reply {
         let head = Reply::empty(200)
             .with("content-type", "text/html; charset=utf-8")
@@ -104,7 +109,10 @@ impl Share {
         let (root, name) = (self.root.clone(), target.name.clone());
         match tools.pool.run(move || Listing::read(&root, &name, &opened)).await {
             Ok(listing) => match tools.made.lease(listing.len()) {
-                Some(lease) => head.made(Page::new(target, listing), vec![lease]),
+                Some(lease) => {
+                    let token = self.writable.then(|| tools.secret.token(&self.name, now));
+                    head.made(Page::new(target, listing, token), vec![lease])
+                }
                 None => Reply::status(503),
             },
             Err(error) => Reply::status(file::status_of(error)),
@@ -112,9 +120,23 @@ impl Share {
     }
 }
 
+/// The share that a path lies in, and the place there. A share by name comes before what the one at
+/// `/` holds under that name.
+pub(crate) fn place(shares: &[Share], target: Target) -> Option<(&Share, Target)> {
+    let named = target.first().and_then(|first| {
+        shares.iter().find(|share| !share.name.is_empty() && *share.name == *first)
+    });
+    match named {
+        Some(share) => Some((share, target.in_share())),
+        None => shares.iter().find(|share| share.name.is_empty()).map(|top| (top, target)),
+    }
+}
+
 impl Tools {
-    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Self {
-        Self {
+    /// # Errors
+    /// The system has no random numbers.
+    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Result<Self, Unspecified> {
+        Ok(Self {
             pool: Pool::new(threads),
             key,
             hidden,
@@ -122,7 +144,8 @@ impl Tools {
             archives: Quota::new(archive::AT_A_TIME),
             gzips: Quota::new(gzip::AT_A_TIME),
             policy: listing::policy(),
-        }
+            secret: Secret::new()?,
+        })
     }
 }
 
