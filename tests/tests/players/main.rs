@@ -14,9 +14,9 @@ mod pages;
 use std::{path::Path, process::Command};
 
 use spdy_tests::{
-    fixture::{Pair, Pipe, finished, tool, wait_until},
+    fixture::{Pair, finished, tool, wait_until},
     http::Request,
-    recorder::{Exchange, Recorder},
+    recorder::Recorder,
 };
 
 /// Runs a program of the machine to its good end and returns its standard output.
@@ -43,17 +43,4 @@ fn strong_tag(pair: &Pair, name: &str) -> String {
     let tag = || head.send(pair.proxy.http).unwrap().headers.remove("etag");
     wait_until("the file has a strong tag", || tag().is_some_and(|tag| tag.starts_with('"')));
     tag().unwrap()
-}
-
-/// Octets that the agent has sent of a file, by its log, once it is done with all that was answered.
-fn sent(pair: &Pair, exchanges: &[Exchange], name: &str) -> u64 {
-    let path = format!(" path=/{name} ");
-    let answered = exchanges.iter().filter(|one| one.status().is_some()).count();
-    let lines = || {
-        let lines = pair.agent.program().lines(Pipe::Stderr);
-        lines.into_iter().filter(|line| line.contains(&path)).collect::<Vec<_>>()
-    };
-    wait_until("the agent has written its log", || lines().len() >= answered);
-    let sent = |line: &String| line.split(" sent=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
-    lines().iter().map(|line| sent(line).unwrap()).sum()
 }
