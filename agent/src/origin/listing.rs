@@ -297,7 +297,8 @@ impl Scan {
         Self { wanted, after, kept, worst: None, state }
     }
 
-    /// Goes on with the pass: about [`STEP`] entries. Whether it is done.
+    /// Goes on with the pass: [`STEP`] names, fewer where the disk has to be asked. Whether it is
+    /// done.
     pub(crate) fn step(&mut self) -> Result<bool, Errno> {
         let mut left = STEP;
         while left > 0 {
@@ -308,7 +309,7 @@ impl Scan {
                     false => State::Names(dir),
                 },
                 State::Details(at) if at < self.kept.len() => {
-                    left -= usize::from(self.read_details(at));
+                    left = left.saturating_sub(ASKING * usize::from(self.read_details(at)));
                     State::Details(at + 1)
                 }
                 State::Details(_) => {
@@ -365,12 +366,15 @@ impl Scan {
             if self.wanted.extra.iter().any(|extra| **extra == *name) {
                 continue;
             }
-            self.take(name, entry.file_type());
+            if self.take(name, entry.file_type()) {
+                *left = left.saturating_sub(ASKING);
+            }
         }
         Ok(false)
     }
 
-    fn take(&mut self, name: &[u8], file_type: FileType) {
+    /// Takes a name if it is shown. Whether the disk had to be asked.
+    fn take(&mut self, name: &[u8], file_type: FileType) -> bool {
         let by_name = Class::of(name);
         let class = match file_type {
             FileType::Directory => Some(Class::Folder),
@@ -378,11 +382,11 @@ impl Scan {
             // Only the opener knows whether a link leads to something that is served, and not every
             // filesystem says what its entries are.
             FileType::Symlink | FileType::Unknown => None,
-            _ => return,
+            _ => return false,
         };
         let may_take = |class| self.wanted.filter.takes(name, class);
         if !class.map_or_else(|| may_take(by_name) || may_take(Class::Folder), may_take) {
-            return;
+            return false;
         }
         let by_number = self.wanted.order.sort != Sort::Name;
         let must_ask = match class {
@@ -392,15 +396,18 @@ impl Scan {
         if !must_ask {
             let class = class.unwrap_or(by_name);
             self.count(class);
-            return self.keep(name, class, None);
+            self.keep(name, class, None);
+            return false;
         }
         // One bad entry must not cost the page.
-        let Some((is_folder, details)) = self.details(name) else { return };
-        let class = if is_folder { Class::Folder } else { by_name };
-        if self.wanted.filter.takes(name, class) {
-            self.count(class);
-            self.keep(name, class, Some(details));
+        if let Some((is_folder, details)) = self.details(name) {
+            let class = if is_folder { Class::Folder } else { by_name };
+            if self.wanted.filter.takes(name, class) {
+                self.count(class);
+                self.keep(name, class, Some(details));
+            }
         }
+        true
     }
 
     fn count(&mut self, class: Class) {
@@ -524,7 +531,9 @@ const NAME_OCTETS: usize = 64;
 /// each name, and what vectors have in hand.
 pub(crate) const HELD_MAX: usize = PAGE * 5 / 4 * (size_of::<Entry>() + NAME_OCTETS) + (64 << 10);
 /// Entries between two looks of others at the pool.
-const STEP: usize = 1_024;
+const STEP: usize = 4_096;
+/// What it costs to ask the disk for one, in the same unit.
+const ASKING: usize = 8;
 /// Of an entry whose disk nobody asks: a share among the entries.
 const NONE: Details = Details { size: 0, modified: UNKNOWN };
 /// Parts of media types.

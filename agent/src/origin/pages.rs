@@ -61,9 +61,7 @@ impl Page {
     /// behind this part of the folder, if that is wanted, too.
     pub(crate) fn new(frame: &Frame<'_>, base: String, rest: Option<Wanted>) -> Self {
         let (rows, head, foot) = match frame.view.form {
-            Form::List => {
-                (Rows::List { media: frame.listing.has_media }, frame.head(), frame.foot())
-            }
+            Form::List => (Rows::List { media: frame.plays() }, frame.head(), frame.foot()),
             Form::Grid => (Rows::Grid, frame.head(), frame.foot()),
             Form::Json => (
                 Rows::Json { is_first: true },
@@ -145,7 +143,7 @@ pub(crate) fn tag(key: u64, shown: Option<(&View, &Listing)>, more: &[&str]) -> 
     if let Some((view, listing)) = shown {
         // One page is the same whether all of the folder was wanted or not.
         let all = view.all && listing.before > 0;
-        (view.form, view.order, all, view.explicit).hash(&mut hasher);
+        (view.form, view.order, all, view.explicit, view.bare).hash(&mut hasher);
         view.after.as_ref().map(ToString::to_string).hash(&mut hasher);
         listing.digest(&mut hasher);
     }

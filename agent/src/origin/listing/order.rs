@@ -105,7 +105,12 @@ impl fmt::Display for Cursor {
 /// Compares names number by number and letter by letter, without regard to case as far as the
 /// names differ otherwise.
 pub(crate) fn natural(a: &[u8], b: &[u8]) -> Ordering {
-    let (mut left, mut right) = (a, b);
+    // Most names of a large folder begin alike. What is the same on both sides is the same letter
+    // or number, up to the last one, which may go on.
+    let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let goes_on = |octet: &&u8| octet.is_ascii_digit() || !octet.is_ascii();
+    let same = same - a[..same].iter().rev().take_while(goes_on).count();
+    let (mut left, mut right) = (&a[same..], &b[same..]);
     while let (Some(&x), Some(&y)) = (left.first(), right.first()) {
         let order;
         if x.is_ascii_digit() && y.is_ascii_digit() {

@@ -30,6 +30,11 @@ pub(crate) struct Frame<'a> {
 }
 
 impl Frame<'_> {
+    /// Whether rows have a link that plays.
+    pub(crate) const fn plays(&self) -> bool {
+        self.listing.has_media && !self.view.bare
+    }
+
     /// All before the first entry.
     pub(crate) fn head(&self) -> String {
         let segments = segments(self.target);
@@ -38,7 +43,7 @@ impl Frame<'_> {
         let header = html! {
             header {
                 (way(&segments, is_grid, true))
-                @if is_grid || self.listing.has_pictures { (self.forms()) }
+                @if (is_grid || self.listing.has_pictures) && !self.view.bare { (self.forms()) }
             }
         };
         let mut page = begin(&name, is_grid) + &header.into_string() + "<main>";
@@ -49,7 +54,9 @@ impl Frame<'_> {
             let empty = if self.view.after.is_some() { NO_MORE } else { EMPTY };
             page.push_str(empty);
         } else if is_grid {
-            page.push_str(&self.sorts().into_string());
+            if !self.view.bare {
+                page.push_str(&self.sorts().into_string());
+            }
             page.push_str("<ul class=\"g\">");
         } else {
             page.push_str("<table>");
@@ -79,21 +86,26 @@ impl Frame<'_> {
             @if self.listing.total > 0 {
                 footer {
                     p { (self.number()) }
-                    nav.bar aria-label="Whole folder" {
-                        @if self.listing.has_media {
-                            a href=(self.view.link(Form::Playlist, self.view.order, None)) {
-                                "Playlist"
-                            }
-                        }
-                        @if self.archives {
-                            a href="./?format=zip" { "Download ZIP" }
-                            a href="./?format=tar" { "tar" }
-                        }
-                    }
+                    @if !self.view.bare { (self.downloads()) }
                 }
             }
         };
         page + "</main>" + &more.into_string() + END + "\n"
+    }
+
+    /// The whole folder in other forms.
+    fn downloads(&self) -> Markup {
+        html! {
+            nav.bar aria-label="Whole folder" {
+                @if self.listing.has_media {
+                    a href=(self.view.link(Form::Playlist, self.view.order, None)) { "Playlist" }
+                }
+                @if self.archives {
+                    a href="./?format=zip" { "Download ZIP" }
+                    a href="./?format=tar" { "tar" }
+                }
+            }
+        }
     }
 
     /// List or grid.
@@ -117,9 +129,9 @@ impl Frame<'_> {
                     @let (link, is_current) = self.sort_link(sort);
                     @let way = if self.view.order.descending { "descending" } else { "ascending" };
                     th scope="col" aria-sort=[is_current.then_some(way)] {
-                        a href=(link) { (name) }
+                        @if self.view.bare { (name) } @else { a href=(link) { (name) } }
                     }
-                    @if sort == Sort::Name && self.listing.has_media {
+                    @if sort == Sort::Name && self.plays() {
                         th.a scope="col" aria-label="Play" {}
                     }
                 }
@@ -273,8 +285,8 @@ pub(crate) fn begin(title: &str, wide: bool) -> String {
     page
 }
 
-/// Where we are, and the way back. Only the nearest folders are links, so that a deep path does not
-/// make a large page. `here`: the last segment is this page, not a folder above it.
+/// Where we are, and the way back. Only the nearest folders and the top are links, so that a deep
+/// path does not make a large page. `here`: the last segment is this page, not a folder above it.
 pub(crate) fn way(segments: &[&[u8]], grid: bool, here: bool) -> Markup {
     let names: Vec<_> = std::iter::once(TOP.as_bytes()).chain(segments.iter().copied()).collect();
     let depth = names.len() - 1;
@@ -286,7 +298,7 @@ pub(crate) fn way(segments: &[&[u8]], grid: bool, here: bool) -> Markup {
                 @if here && level == depth {
                     h1 { bdi { (text::shown(name)) } }
                 } @else if depth - level > LINKED {
-                    bdi { (text::shown(name)) }
+                    @if level == 0 { a href="/" { (TOP) } } @else { bdi { (text::shown(name)) } }
                 } @else {
                     @let up = depth - level;
                     a href={ @if up == 0 { "./" } @else { ("../".repeat(up)) } (end) } {
@@ -405,7 +417,7 @@ mod tests {
         }
         assert!(!text.contains("<table") && !text.contains("format="));
         let deep = page(&b"/a".repeat(3_000), "", &empty, None);
-        assert_eq!(deep.matches("<a ").count(), LINKED);
+        assert_eq!(deep.matches("<a ").count(), LINKED + 1);
         let grid = page(b"/a/b/", "view=grid", &Listing::with(&[b"x.png"]), None);
         assert!(grid.contains("href=\"../../?view=grid\""), "{grid}");
     }

@@ -39,11 +39,14 @@ impl Media<'_> {
             None => (&b""[..], &segments[..]),
         };
         let (shown, link) = (text::shown(name), format!("./{}", encode_segment(name)));
-        let media_type = mime::media_type(name);
+        let is_played = is_played(mime::media_type(name));
+        // A picture that is not shown needs no room.
+        let class =
+            if self.class == Class::Picture && !is_played { Class::Music } else { self.class };
         let content = html! {
             header { (way(above, false, false)) }
             main.one {
-                div class={ "play " (letter(self.class)) } { (self.player(name, &link, &shown)) }
+                div class={ "play " (letter(class)) } { (self.player(name, &link, &shown)) }
                 @if self.previous.is_some() || self.next.is_some() {
                     nav.ends aria-label="Neighbours" {
                         @if let Some(name) = self.previous { (end("prev", "Previous", name)) }
@@ -52,7 +55,7 @@ impl Media<'_> {
                 }
                 h1 { bdi { (shown) } }
                 p.note { (text::size(self.size)) " \u{b7} " (text::time(self.modified)) " UTC" }
-                @if !is_played(media_type) {
+                @if !is_played {
                     p.note {
                         @if self.class == Class::Picture {
                             "Few browsers show this type of picture. Download it instead."

@@ -37,13 +37,17 @@ pub(crate) struct View {
     pub(crate) all: bool,
     /// Whether it was asked for in so many words: no file of the folder stands for it then.
     pub(crate) explicit: bool,
+    /// Whether a page has the entries and nothing else: what follows every link of a folder must
+    /// not find each file three times, in an archive and in another order.
+    pub(crate) bare: bool,
 }
 
 impl View {
     /// Reads query and `Accept`.
     ///
     /// Only who asks for HTML by its name is a person at a browser, who turns pages. Everybody else
-    /// gets the whole folder: a program that mirrors it would take the first page for all.
+    /// gets the whole folder: a program that mirrors it would take the first page for all. It gets
+    /// the bare one.
     pub(crate) fn of(query: Option<&[u8]>, headers: &Headers) -> Self {
         let accept = Accept::of(headers);
         let value = |word: &str| path::query_value(query, word.as_bytes());
@@ -73,12 +77,13 @@ impl View {
         let form = asked.unwrap_or(Form::List);
         let sort = sort.unwrap_or_default();
         let order = Order { sort, descending: descending.unwrap_or(descends(sort)) };
+        let bare = !accept.names_html();
         let turns = match form {
-            Form::List | Form::Grid => accept.names_html() || after.is_some(),
+            Form::List | Form::Grid => !bare || after.is_some(),
             Form::Json => true,
             Form::Playlist => false,
         };
-        Self { form, order, after, all: all.unwrap_or(!turns), explicit }
+        Self { form, order, after, all: all.unwrap_or(!turns), explicit, bare }
     }
 
     /// A link to another view of the same folder.
