@@ -56,6 +56,8 @@ pub struct Options {
     pub proxies: Vec<String>,
     /// `ca`, `pin`, `insecure`, `token-file`.
     pub access: Access,
+    /// `follow-peers`: proxies that others name are dialled, too.
+    pub follow_peers: bool,
     /// `name`: the name we are reached by.
     pub name: Option<String>,
     /// `allow-write`: visitors may change `root`.
@@ -186,6 +188,10 @@ impl File {
                 options.proxies.push(word(key, value)?.to_owned());
                 Ok(())
             }
+            "follow-peers" => {
+                options.follow_peers = switch(key, value)?;
+                Ok(())
+            }
             "allow-write" => {
                 options.allow_write = switch(key, value)?;
                 Ok(())
@@ -205,8 +211,8 @@ impl File {
     }
 }
 
-/// Settings of flags over a file over defaults. Everything is checked here, also that folder and
-/// files can be read.
+/// Settings of flags over a file over defaults. Everything is checked here, also that files can be
+/// read; only folders may be missing.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -228,11 +234,18 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     };
     let shares = shares(flags, top)?;
     let proxies = proxies(flags, file)?;
+    let follow_peers = flags.follow_peers || top.follow_peers;
+    if follow_peers && !proxies.iter().any(|proxy| matches!(proxy.trust, Trust::Pins(_))) {
+        let problem = "follow-peers needs a pin: that is what a named proxy must prove";
+        return Err(ConfigError::Usage(problem.to_owned()));
+    }
     for share in &shares {
-        origin::check_root(&share.path).map_err(|error| {
+        // A disk may come later, and its folder with it. A file never becomes a folder.
+        if share.path.exists() && !share.path.is_dir() {
             let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
-            ConfigError::Failure(format!("{what} {}: {error}", share.path.display()))
-        })?;
+            let path = share.path.display();
+            return Err(ConfigError::Failure(format!("{what} {path}: is not a folder")));
+        }
     }
     let instance = match file.instance {
         Some(instance) => instance,
@@ -247,7 +260,8 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         instance,
         ..origin::Options::new("")
     };
-    Ok(Settings { proxies, session_debug: debug, ..Settings::new(name, origin, log) })
+    let settings = Settings::new(name, origin, log);
+    Ok(Settings { proxies, follow_peers, session_debug: debug, ..settings })
 }
 
 /// A new `instance`.
@@ -598,8 +612,9 @@ mod tests {
         ] {
             assert!(matches!(one(shares, None, write), Err(ConfigError::Usage(_))), "{shares:?}");
         }
-        let absent = one(&[("a=/nowhere", false)], None, false);
-        assert!(matches!(absent, Err(ConfigError::Failure(_))));
+        assert!(one(&[("a=/nowhere", false)], None, false).is_ok());
+        let file = one(&[("a=/etc/passwd", false)], None, false);
+        assert!(matches!(file, Err(ConfigError::Failure(_))));
     }
 
     #[test]
@@ -635,6 +650,10 @@ mod tests {
     #[test]
     fn senseless_options_are_usage_errors() {
         let none = File::default();
+        let access = Access { insecure: true, ..Access::default() };
+        let peers = Options { follow_peers: true, access, ..flags() };
+        assert!(usage(&peers, &none).contains("needs a pin"));
+        assert!(settle(&Options { follow_peers: true, ..flags() }, &none).unwrap().follow_peers);
         let access = Access::default();
         assert!(usage(&Options { access, ..flags() }, &none).contains("--pin"));
         assert!(usage(&Options { root: None, ..flags() }, &none).contains("-r DIR"));
@@ -652,8 +671,8 @@ mod tests {
 
     #[test]
     fn missing_files_are_failures() {
-        let root = Some(PathBuf::from("/nonexistent/root"));
-        assert!(failure(&Options { root, ..flags() }).contains("/nonexistent/root"));
+        let root = Some(PathBuf::from("/dev/null"));
+        assert!(failure(&Options { root, ..flags() }).contains("/dev/null"));
         let access = Access { token_file: Some("/nonexistent/token".into()), ..flags().access };
         assert!(failure(&Options { access, ..flags() }).contains("/nonexistent/token"));
         let access = Access { token_file: Some("/dev/null".into()), ..flags().access };

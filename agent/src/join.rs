@@ -22,6 +22,7 @@ use spdy_protocol::{
 use crate::{
     config::{self, ConfigError},
     dial::{Address, DialError, Dialer, Timings},
+    resolve::Resolver,
     supervise::SOFTWARE,
     verify::{Pin, Trust, sha256},
 };
@@ -168,8 +169,8 @@ async fn register(
         let tls = Trust::Pins(pins.to_vec())
             .client_config()
             .map_err(|error| JoinError::Config(ConfigError::Failure(error.to_string())))?;
-        let mut dialer = Dialer::new(address.clone(), Arc::new(tls), timings);
-        match dialer.dial(&put(address)).await {
+        let mut dialer = Dialer::new(address.clone(), Arc::new(tls), timings, Resolver::system());
+        match dialer.dial(&|| put(address)).await {
             Ok(_) => return Ok(address.to_string()),
             Err(error) => {
                 let refused = matches!(error, DialError::Refused { .. });

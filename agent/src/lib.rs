@@ -9,6 +9,8 @@
 
 pub mod args;
 
+pub mod daemon;
+
 pub mod join;
 
 pub mod config;
@@ -17,7 +19,11 @@ pub mod supervise;
 
 pub mod dial;
 
+pub mod resolve;
+
 pub mod socket;
+
+pub mod network;
 
 pub mod backoff;
 

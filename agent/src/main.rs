@@ -1,17 +1,18 @@
 //! `spdy-agent`: parse, check everything, run, return an exit code.
 
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use async_io::block_on;
-use async_signal::{Signal, Signals};
-use futures_lite::{StreamExt as _, future::or};
 use spdy_agent::{
     args::{self, Command},
-    config::{self, ConfigError, File},
+    config::{self, ConfigError},
+    daemon::{self, DaemonError, Source},
     dial::Timings,
     join::{self, JoinError},
-    log::Quoted,
-    supervise,
 };
 
 /// What ends the program other than well, with its line on stderr.
@@ -32,8 +33,11 @@ impl From<ConfigError> for Failure {
 fn main() -> ExitCode {
     let outcome = match args::parse(std::env::args_os()) {
         Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Serve { options, config }) => serve(&options, config.as_deref()),
+        Ok(Command::Serve { options, config }) => serve(*options, config),
         Ok(Command::Join { code, config }) => join(code, config.as_deref()),
+        Ok(Command::Status { .. } | Command::Doctor { .. } | Command::Rotate { .. }) => {
+            Err(Failure::Usage("not in this version".to_owned()))
+        }
         Err(problem) => Err(Failure::Usage(problem)),
     };
     let (line, code) = match outcome {
@@ -46,48 +50,11 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(options: &config::Options, named: Option<&Path>) -> Result<(), Failure> {
-    let settings = config::settle(options, &File::load(named)?)?;
-    let log = settings.log.clone();
-    let signals = || Signals::new([Signal::Term, Signal::Int]);
-    let failed = |error: std::io::Error| Failure::Other(format!("signals: {error}"));
-    let mut first = signals().map_err(failed)?;
-    let mut second = signals().map_err(failed)?;
-    for proxy in settings.proxies.iter().filter(|proxy| !proxy.trust.is_verified()) {
-        log.warn(format_args!(
-            "event=insecure proxy={} text=\"ANYBODY on the way can read and change everything; \
-             no token is sent\"",
-            proxy.address
-        ));
-    }
-    log.info(format_args!(
-        "event=start version={} name={} shares={} proxies={}",
-        env!("CARGO_PKG_VERSION"),
-        settings.name,
-        settings.origin.shares.len(),
-        settings.proxies.len()
-    ));
-    for share in &settings.origin.shares {
-        log.info(format_args!(
-            "event=share path=/{} folder={} write={}",
-            share.name,
-            Quoted(&share.path.to_string_lossy()),
-            share.writable
-        ));
-    }
-    let stop = async {
-        // Ends with the stream of signals, which has no end.
-        let _ = first.next().await;
-        log.info(format_args!("event=stopping"));
-    };
-    let cut = async {
-        let _ = second.next().await;
-        let _ = second.next().await;
-        log.warn(format_args!("event=cut reason=\"second signal\""));
-        Ok(())
-    };
-    let ended = block_on(or(supervise::run(settings, stop), cut));
-    ended.map_err(|error| Failure::Other(error.to_string()))
+fn serve(flags: config::Options, config: Option<PathBuf>) -> Result<(), Failure> {
+    daemon::serve(Source { flags, config }).map_err(|error| match error {
+        DaemonError::Config(error) => error.into(),
+        error => Failure::Other(error.to_string()),
+    })
 }
 
 fn join(code: Option<String>, named: Option<&Path>) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use async_channel::{Receiver, Sender};
+use blocking::Task;
 
 /// A bound on blocking work at a time; who comes first is served first.
 ///
@@ -33,6 +34,15 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        self.begin(work).await.await
+    }
+
+    /// The same up to where a thread has been found: for who wants to wait in pieces.
+    pub async fn begin<T, F>(&self, work: F) -> Task<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         // Cannot fail: both ends of the channel are ours. Without a permit the work still runs.
         let permit = Permit(self.permits.recv().await.is_ok().then(|| self.give_back.clone()));
         blocking::unblock(move || {
@@ -41,7 +51,6 @@ impl Pool {
             let _permit = permit;
             work()
         })
-        .await
     }
 }
 
