@@ -61,6 +61,11 @@ case $task in
     test)
         media
         need wget wget
+        # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
+        need strace strace
+        compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
+        need bsdtar libarchive-tools
+        need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
         need npm npm
@@ -68,6 +73,7 @@ case $task in
         [ -d /usr/share/gocode/src/github.com/docker/spdystream ] ||
             packages+=(golang-github-docker-spdystream-dev)
         need python3 python3
+        /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
         component fmt rustfmt
         component clippy clippy
         ;;

@@ -128,6 +128,11 @@ struct Flags {
     #[argh(option, arg_name = "file")]
     token_file: Option<PathBuf>,
 
+    /// pass requests below PREFIX to an HTTP service: PREFIX=URL[,keep-prefix][,keep-host]
+    /// [,wait=SECONDS]; may be repeated
+    #[argh(option, arg_name = "prefix=url")]
+    forward: Vec<String>,
+
     /// let visitors change what is in the folder of -r
     #[argh(switch)]
     allow_write: bool,
@@ -183,6 +188,7 @@ impl From<Flags> for Options {
             },
             follow_peers: flags.follow_peers,
             name: flags.name,
+            forwards: flags.forward,
             allow_write: flags.allow_write,
             shares,
             follow_into: flags.follow_into,
@@ -280,6 +286,7 @@ mod tests {
             },
             follow_peers: true,
             name: Some("nas".into()),
+            forwards: vec!["/x=http://h".into(), "/y=http://h,keep-host".into()],
             allow_write: true,
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
@@ -290,13 +297,15 @@ mod tests {
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
                       --follow-peers --name nas --token-file t --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
-                      --follow-into /mnt/b --show-hidden -s --log debug";
+                      --follow-into /mnt/b --forward /x=http://h \
+                      --forward /y=http://h,keep-host --show-hidden -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --follow-peers --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
-                      --follow-into=/mnt/b --show-hidden -s --log=debug";
+                      --follow-into=/mnt/b --forward=/x=http://h \
+                      --forward=/y=http://h,keep-host --show-hidden -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -310,7 +319,7 @@ mod tests {
             &["-r"],
             &["--root"],
             &["extra"],
-            &["--forward", "/x=http://y"],
+            &["--forward"],
             &["--allow-write=yes"],
             &["status", "now"],
             &["doctor", "--json"],

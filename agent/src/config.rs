@@ -16,7 +16,7 @@ use spdy_protocol::join::is_origin_name;
 use crate::{
     dial::{Address, Token},
     log::{Level, Log},
-    origin::{self, ShareOptions},
+    origin::{self, ShareOptions, forward::Service},
     supervise::{Proxy, Settings},
     verify::{Pin, Trust},
 };
@@ -60,6 +60,8 @@ pub struct Options {
     pub follow_peers: bool,
     /// `name`: the name we are reached by.
     pub name: Option<String>,
+    /// `forward`: services that requests are passed to.
+    pub forwards: Vec<String>,
     /// `allow-write`: visitors may change `root`.
     pub allow_write: bool,
     /// `share`, `share-rw`: `NAME=PATH`, and whether visitors may change it.
@@ -192,6 +194,11 @@ impl File {
                 options.follow_peers = switch(key, value)?;
                 Ok(())
             }
+            "forward" => {
+                Service::parse(value)?;
+                options.forwards.push(value.to_owned());
+                Ok(())
+            }
             "allow-write" => {
                 options.allow_write = switch(key, value)?;
                 Ok(())
@@ -232,7 +239,15 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         }
         None => name_of_host(),
     };
-    let shares = shares(flags, top)?;
+    let forwards = forwards(flags, top)?;
+    let shares = shares(flags, top, !forwards.is_empty())?;
+    for share in &shares {
+        if let Some(service) = forwards.iter().find(|service| service.hides(&share.name)) {
+            let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
+            let problem = format!("forward {} leaves nothing of {what}", service.prefix());
+            return Err(ConfigError::Usage(problem));
+        }
+    }
     let proxies = proxies(flags, file)?;
     let follow_peers = flags.follow_peers || top.follow_peers;
     if follow_peers && !proxies.iter().any(|proxy| matches!(proxy.trust, Trust::Pins(_))) {
@@ -255,6 +270,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     let log = Log::detect(if debug { Level::Debug } else { level }, debug);
     let origin = origin::Options {
         shares,
+        forwards,
         show_hidden: flags.show_hidden || top.show_hidden,
         follow_into: follow_into(flags, top)?,
         instance,
@@ -327,8 +343,28 @@ pub fn with_joined(
     text
 }
 
-/// What is served: the shares of the flags if they name any, else those of the file.
-fn shares(flags: &Options, top: &Options) -> Result<Vec<ShareOptions>, ConfigError> {
+/// The services of the flags if they name any, else those of the file.
+fn forwards(flags: &Options, top: &Options) -> Result<Vec<Service>, ConfigError> {
+    let layer = if flags.forwards.is_empty() { top } else { flags };
+    let mut services: Vec<Service> = Vec::new();
+    for text in &layer.forwards {
+        let service = Service::parse(text).map_err(ConfigError::Usage)?;
+        if services.iter().any(|other| other.prefix() == service.prefix()) {
+            let problem = format!("forward {} is given twice", service.prefix());
+            return Err(ConfigError::Usage(problem));
+        }
+        services.push(service);
+    }
+    Ok(services)
+}
+
+/// What is served: the shares of the flags if they name any, else those of the file. There must be
+/// one unless something else is served.
+fn shares(
+    flags: &Options,
+    top: &Options,
+    may_be_none: bool,
+) -> Result<Vec<ShareOptions>, ConfigError> {
     let usage = |problem: String| Err(ConfigError::Usage(problem));
     let own = flags.root.is_some() || !flags.shares.is_empty();
     let layer = if own { flags } else { top };
@@ -359,8 +395,11 @@ fn shares(flags: &Options, top: &Options) -> Result<Vec<ShareOptions>, ConfigErr
         shares.push(ShareOptions { name, path, writable: *writable });
     }
     match shares.len() {
-        0 => usage("no folder to serve: give -r DIR or --share NAME=PATH".to_owned()),
-        1..=SHARES_MAX => Ok(shares),
+        0 if !may_be_none => {
+            let ways = "-r DIR, --share NAME=PATH or --forward PREFIX=URL";
+            usage(format!("nothing to serve: give {ways}"))
+        }
+        0..=SHARES_MAX => Ok(shares),
         more => usage(format!("{more} shares are more than {SHARES_MAX}")),
     }
 }
@@ -570,6 +609,7 @@ mod tests {
             ("root /a\nroot /b", 2),
             ("allow-write maybe", 1),
             ("[proxy a:1]\nroot /x", 2),
+            ("root /a\nforward /x=https://h", 2),
             ("[proxy]", 1),
             ("[other a]", 1),
             ("[proxy a:1", 1),
@@ -631,6 +671,16 @@ mod tests {
         assert!(matches!(settings.proxies[0].trust, Trust::Insecure));
         assert!(matches!(settings.proxies[1].trust, Trust::Pins(_)));
 
+        let with_services = parse("insecure\nforward /y=http://top\nforward /=http://top\n");
+        let with_services = with_services.unwrap();
+        let prefixes = |flags: &Options| {
+            let forwards = settle(flags, &with_services).unwrap().origin.forwards;
+            forwards.iter().map(|service| service.prefix().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(prefixes(&Options::default()), ["/y", "/"]);
+        let forwards = vec!["/x=http://flag".to_owned()];
+        assert_eq!(prefixes(&Options { forwards, ..Options::default() }), ["/x"]);
+
         let access = Access { insecure: true, ..Access::default() };
         let name = Some("flagname".to_owned());
         let settings = settle(&Options { access, name, ..Options::default() }, &file).unwrap();
@@ -665,6 +715,16 @@ mod tests {
         assert!(usage(&Options { proxies, ..flags() }, &none).contains("nowhere"));
         let access = Access { pins: vec!["abc".to_owned()], ..Access::default() };
         assert!(usage(&Options { access, ..flags() }, &none).contains("pin abc"));
+        for (forwards, wrong) in [
+            (&["/x"][..], "forward /x: "),
+            (&["/x=http://a", "/y=http://a", "/x=http://b"], "forward /x is given twice"),
+            (&["/=http://a"], "forward / leaves nothing of root"),
+            (&["/s=http://a"], "forward /s leaves nothing of s"),
+        ] {
+            let forwards = forwards.iter().map(|text| (*text).to_owned()).collect();
+            let shares = vec![("s=/".to_owned(), false)];
+            assert!(usage(&Options { forwards, shares, ..flags() }, &none).starts_with(wrong));
+        }
         let access = Access { insecure: true, ..flags().access };
         assert!(usage(&Options { access, ..flags() }, &none).contains("exclude"));
     }

@@ -4,13 +4,23 @@
 //! read and changed by the modules below, which stand in order like those of the crate. What the
 //! answers must be is docs/design.md and RFC 9110.
 
+pub mod forward;
+
 mod body;
 
 mod write;
 
 mod share;
 
+mod archive;
+
+mod subtitle;
+
+mod gzip;
+
 mod listing;
+
+mod content;
 
 mod reply;
 
@@ -52,6 +62,7 @@ use crate::{
 };
 use body::BodyError;
 use file::Root;
+use forward::Forwards;
 use path::{PathError, Target};
 use quota::Quota;
 use reply::{Body, Reply};
@@ -62,6 +73,8 @@ use share::{Share, Tools};
 pub struct Options {
     /// The folders; their names differ.
     pub shares: Vec<ShareOptions>,
+    /// Services that requests are passed to; they come before shares. Default none.
+    pub forwards: Vec<forward::Service>,
     /// Whether names that begin with a dot are served and listed. Default no.
     pub show_hidden: bool,
     /// Absolute paths of folders that links in the shares may lead into. Default none.
@@ -83,6 +96,7 @@ impl Options {
         let root = ShareOptions { name: String::new(), path: root.into(), writable: false };
         Self {
             shares: vec![root],
+            forwards: Vec::new(),
             show_hidden: false,
             follow_into: Vec::new(),
             use_openat2: true,
@@ -114,6 +128,7 @@ pub fn is_share_name(name: &str) -> bool {
 /// Serves shares to any number of streams; on one thread.
 #[derive(Debug)]
 pub struct Origin {
+    forwards: Forwards,
     shares: Vec<Share>,
     tools: Tools,
     linger: Duration,
@@ -138,6 +153,7 @@ impl Origin {
             })
         });
         Ok(Self {
+            forwards: Forwards::new(options.forwards.clone(), log.clone()),
             shares: shares.collect::<io::Result<_>>()?,
             tools: Tools::new(hasher.finish(), options.threads, options.show_hidden),
             linger: options.linger,
@@ -154,7 +170,7 @@ impl Origin {
         let outcome = self.answer(&request, &stream, &mut sent).await;
         match &outcome {
             Err(BodyError::Stream(_)) | Ok(_) => {}
-            Err(error @ (BodyError::Read(_) | BodyError::Short)) => {
+            Err(error @ (BodyError::Read(_) | BodyError::Short | BodyError::Full)) => {
                 // The length was announced: only a reset tells that this is not all.
                 stream.reset(Status::InternalError);
                 self.log.warn(format_args!(
@@ -188,6 +204,11 @@ impl Origin {
         stream: &Stream,
         sent: &mut u64,
     ) -> Result<u16, BodyError> {
+        if let Some(service) = self.forwards.find(&request.path) {
+            let status = self.forwards.serve(service, request, stream, sent).await?;
+            self.linger(stream).await;
+            return Ok(status);
+        }
         let now = date::seconds(SystemTime::now());
         let mut reply = self.reply(request, stream, now).await?;
         if date::is_plausible(now) {

@@ -123,6 +123,10 @@ impl Settings {
             log,
         }
     }
+
+    fn has_services(&self) -> bool {
+        !self.origin.forwards.is_empty()
+    }
 }
 
 /// Why an agent cannot start, or not with these settings.
@@ -249,7 +253,9 @@ impl Agent {
         self.shared.log.set_level(settings.log.level());
         let (resolver, log) = (old.resolver.clone(), old.log.clone());
         let settings = Settings { resolver, log, ..settings };
-        let is_renamed = old.name != settings.name || old.instance != settings.instance;
+        let is_renamed = old.name != settings.name
+            || old.instance != settings.instance
+            || old.has_services() != settings.has_services();
         self.shared.shares.replace(settings.origin.clone()).await;
         *self.shared.settings.borrow_mut() = Rc::new(settings);
         self.shared.connected.borrow_mut().clear();
@@ -442,8 +448,11 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// What the tunnel announces. `upgrade` and `splice` come with the services that need them.
-    const CAN: Features = Features { stored: true, upgrade: false, splice: false };
+    /// What the tunnel announces. Without services there is nothing to change the protocol with,
+    /// and a request that asks to would hold its stream open for nothing.
+    fn can(&self) -> Features {
+        Features { stored: true, upgrade: self.settings().has_services(), splice: false }
+    }
 
     fn put(&self, proxy: &Proxy) -> Put {
         let epoch = self.epoch.get() + 1;
@@ -459,7 +468,7 @@ impl Shared {
                 instance: settings.instance,
                 run: self.run,
                 epoch,
-                can: Self::CAN,
+                can: self.can(),
                 software: SOFTWARE.to_owned(),
                 register: None,
             }),

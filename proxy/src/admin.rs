@@ -18,8 +18,9 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use http::{HeaderValue, Request, Response, header};
 
 use crate::{
+    access::Access,
     log::{Escaped, Utc},
-    registry::{Totals, Upstream},
+    registry::{ANONYMOUS, Totals, Upstream},
     relay::{Body, Visit},
     state::{OriginState, State},
     stop::Phase,
@@ -79,6 +80,8 @@ fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
     writeln!(page, "tunnels_now {}", shared.tunnels.held())?;
     writeln!(page, "streams_now {streams}")?;
     writeln!(page, "handshakes_refused {}", shared.registry.totals.refused())?;
+    writeln!(page, "passwords_checked {}", shared.guard.checked())?;
+    writeln!(page, "passwords_wrong {}", shared.guard.wrong())?;
     write_totals(page, "requests_", &shared.registry.totals, '\n')?;
     for upstream in upstreams {
         write!(page, "tunnel {} origin={} ", upstream.id, upstream.origin)?;
@@ -211,7 +214,7 @@ pub fn ask(state: &State, command: Command) -> Option<String> {
 pub enum Command {
     /// The origins and their tunnels.
     List,
-    /// Reads again which origins are paired.
+    /// Reads again which origins are paired, and who may come in; the answer is [`RELOADED`].
     Reload,
     /// The `/debug` page.
     Debug,
@@ -245,8 +248,8 @@ async fn converse(shared: &Shared, mut stream: Async<UnixStream>) -> io::Result<
     let answer = match command {
         Command::Debug => page(shared),
         Command::Reload => {
-            upstream::refresh(shared).await;
-            "ok\n".to_owned()
+            let is_read = upstream::refresh(shared).await;
+            if is_read { RELOADED } else { "cannot read the state folder\n" }.to_owned()
         }
         Command::List => {
             let state = shared.state.clone();
@@ -272,6 +275,7 @@ pub(crate) fn listing(origins: &[OriginState], upstreams: &[Arc<Upstream>]) -> S
             (false, true) => " away",
             (false, false) => " never-joined",
         });
+        let _ = write!(line, " access={}", origin.access.name());
         if let Some(left) = origin.join_left {
             let _ = write!(line, " join_code_seconds={}", left.as_secs());
         }
@@ -283,7 +287,9 @@ pub(crate) fn listing(origins: &[OriginState], upstreams: &[Arc<Upstream>]) -> S
     }
     for upstream in upstreams {
         if !origins.iter().any(|origin| origin.name == upstream.origin) {
-            let mut line = format!("{} connected ", upstream.origin);
+            // The anonymous, and who was unpaired while its tunnel is up.
+            let access = if upstream.origin == ANONYMOUS { Access::Open } else { Access::Locked };
+            let mut line = format!("{} connected access={} ", upstream.origin, access.name());
             let _ = write_upstream(&mut line, upstream);
             lines.push(line);
         }
@@ -298,6 +304,8 @@ pub fn listing_of_files(origins: &[OriginState]) -> String {
     listing(origins, &[])
 }
 
+/// What a server answers that has read again what was asked of it.
+pub const RELOADED: &str = "ok\n";
 /// Time for a question and its answer.
 const CONTROL_LIMIT: Duration = Duration::from_secs(10);
 const CONTROL_PAUSE: Duration = Duration::from_millis(100);
@@ -322,10 +330,14 @@ mod tests {
             name: name.to_owned(),
             joined,
             join_left: left,
+            access: if joined { Access::Open } else { Access::Locked },
         };
         let hour = Some(Duration::from_secs(3_600));
         let text = listing_of_files(&[origin("b", true, None), origin("a", false, hour)]);
-        assert_eq!(text, "a never-joined join_code_seconds=3600\nb away\n");
+        assert_eq!(
+            text,
+            "a never-joined access=locked join_code_seconds=3600\nb away access=open\n"
+        );
     }
 
     #[test]

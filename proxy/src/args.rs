@@ -31,6 +31,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print a join code.
     Pair(Pair),
+    /// Change which visitors may come in.
+    Access(ChangeAccess),
     /// Print the origins.
     List {
         /// The state folder; `None`: the default one.
@@ -58,6 +60,41 @@ pub struct Pair {
     pub state_dir: Option<PathBuf>,
     /// How long the code is good for.
     pub valid: Duration,
+    /// Which visitors may come in; `None`: those of before, and with a password if there is no
+    /// rule yet.
+    pub access: Option<Choice>,
+}
+
+/// `spdy-proxy access`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeAccess {
+    /// Name of the origin.
+    pub name: String,
+    /// Which visitors may come in.
+    pub access: Choice,
+    /// The state folder; `None`: the default one.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Which visitors may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Who shows a password, which is made now.
+    Password,
+    /// Everybody.
+    Open,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "password" => Ok(Self::Password),
+            "open" => Ok(Self::Open),
+            _ => Err(format!("{text:?} is neither password nor open")),
+        }
+    }
 }
 
 /// The command line or the configuration file asks for what there is not: one line.
@@ -96,6 +133,11 @@ struct Flags {
     #[argh(switch, short = 't')]
     tls: bool,
 
+    /// a front end speaks TLS for the HTTP port: ask for passwords on addresses that are not
+    /// loopback
+    #[argh(switch)]
+    behind_tls: bool,
+
     /// log each exchange and the counters of each session
     #[argh(switch, short = 's')]
     session: bool,
@@ -132,10 +174,12 @@ struct Flags {
 #[argh(subcommand)]
 enum Subcommand {
     Pair(PairFlags),
+    Access(AccessFlags),
     List(ListFlags),
 }
 
-/// Make a join code for an agent and print it, alone, as the last line.
+/// Make a join code for an agent and print it, alone, as the last line; before it the user and the
+/// password for visitors, if one was made.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand, name = "pair", help_triggers("-h", "--help"))]
 struct PairFlags {
@@ -154,6 +198,28 @@ struct PairFlags {
     /// seconds that the code is good for (3600)
     #[argh(option)]
     valid: Option<String>,
+
+    /// who may visit: password (a new one is printed) or open (password, or as before)
+    #[argh(option)]
+    access: Option<Choice>,
+}
+
+/// Change who may visit an origin. A new password is printed once and takes the place of the old
+/// one at once.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand, name = "access", help_triggers("-h", "--help"))]
+struct AccessFlags {
+    /// name of the origin
+    #[argh(positional)]
+    name: String,
+
+    /// who may visit: password or open
+    #[argh(positional)]
+    access: Choice,
+
+    /// folder for keys and origins
+    #[argh(option)]
+    state_dir: Option<PathBuf>,
 }
 
 /// Print the origins and whether they are connected.
@@ -192,17 +258,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
         }
         Some(Subcommand::Pair(pair)) => {
             let valid = pair.valid.map_or(Ok(VALID), |text| seconds("valid", &text))?;
-            if !is_origin_name(&pair.name) {
-                let name = &pair.name;
-                return Err(usage(format_args!(
-                    "{name:?} is no name: [a-z0-9-], 1 to 63 characters"
-                )));
-            }
-            if pair.name == ANONYMOUS {
-                return Err(usage(format_args!(
-                    "{ANONYMOUS:?} is the name of agents without credentials, who would take it"
-                )));
-            }
+            check_name(&pair.name)?;
             for address in &pair.address {
                 check_dial_address(address)?;
             }
@@ -211,9 +267,28 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                 addresses: pair.address,
                 state_dir: pair.state_dir.or(flags.state_dir),
                 valid,
+                access: pair.access,
             }))
         }
+        Some(Subcommand::Access(AccessFlags { name, access, state_dir })) => {
+            check_name(&name)?;
+            let state_dir = state_dir.or(flags.state_dir);
+            Ok(Command::Access(ChangeAccess { name, access, state_dir }))
+        }
     }
+}
+
+/// A name that an origin of one owner can have.
+fn check_name(name: &str) -> Result<(), UsageError> {
+    if !is_origin_name(name) {
+        return Err(usage(format_args!("{name:?} is no name: [a-z0-9-], 1 to 63 characters")));
+    }
+    if name == ANONYMOUS {
+        return Err(usage(format_args!(
+            "{ANONYMOUS:?} is the name of agents without credentials, open to every visitor"
+        )));
+    }
+    Ok(())
 }
 
 /// argh takes `--flag value` only: makes two words of `--flag=value`.
@@ -272,6 +347,7 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
         settings.timings.grace = seconds("grace", &grace)?;
     }
     settings.tls = flags.tls;
+    settings.behind_tls = flags.behind_tls;
     settings.trace = flags.session;
     settings.debug = flags.debug;
     settings.allow_anonymous = flags.allow_anonymous;
@@ -308,6 +384,7 @@ fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
             "threads" => drop(flags.threads.get_or_insert(value)),
             "grace" => drop(flags.grace.get_or_insert(value)),
             "tls" => switch(&mut flags.tls, &key)?,
+            "behind-tls" => switch(&mut flags.behind_tls, &key)?,
             "session" => switch(&mut flags.session, &key)?,
             "debug" => switch(&mut flags.debug, &key)?,
             "allow-anonymous" => switch(&mut flags.allow_anonymous, &key)?,
@@ -360,8 +437,8 @@ const VALID: Duration = Duration::from_secs(3_600);
 /// A year: anything longer is a slip.
 const SECONDS_MAX: u64 = 366 * 86_400;
 const THREADS_MAX: usize = 256;
-const SWITCHES: [&str; 4] = ["tls", "session", "debug", "allow-anonymous"];
-const KEYS: [&str; 10] = [
+const SWITCHES: [&str; 5] = ["tls", "behind-tls", "session", "debug", "allow-anonymous"];
+const KEYS: [&str; 11] = [
     "listen",
     "tunnel-listen",
     "state-dir",
@@ -369,6 +446,7 @@ const KEYS: [&str; 10] = [
     "threads",
     "grace",
     "tls",
+    "behind-tls",
     "session",
     "debug",
     "allow-anonymous",
@@ -394,6 +472,7 @@ mod tests {
         let settings = settings("spdy-proxy");
         assert_eq!(settings.listen, [SocketAddr::from(([127, 0, 0, 1], 1443))]);
         assert_eq!(settings.tunnel_listen, [SocketAddr::from(([127, 0, 0, 1], 1444))]);
+        assert!(!settings.behind_tls);
         assert!(!settings.tls && !settings.trace && !settings.debug && !settings.allow_anonymous);
         assert!(settings.state_dir.as_os_str().is_empty());
     }
@@ -432,6 +511,12 @@ mod tests {
             "spdy-proxy pair nas1 --address host:0",
             "spdy-proxy pair nas1 --address ::1:80",
             "spdy-proxy pair nas1 --valid never",
+            "spdy-proxy pair nas1 --access closed",
+            "spdy-proxy access",
+            "spdy-proxy access nas1",
+            "spdy-proxy access nas1 closed",
+            "spdy-proxy access NAS open",
+            "spdy-proxy access anonymous password",
         ] {
             let error = words(line).expect_err(line).to_string();
             assert!(!error.is_empty() && !error.contains('\n'), "{line}: {error:?}");
@@ -442,7 +527,7 @@ mod tests {
     fn pair_and_list_have_their_own_flags() {
         let Command::Pair(pair) = words(
             "spdy-proxy pair nas1 --address=a.example:1444 --address [::1]:1444 --valid 60 \
-             --state-dir /x",
+             --state-dir /x --access=open",
         )
         .unwrap() else {
             panic!("no pair")
@@ -450,7 +535,12 @@ mod tests {
         assert_eq!(pair.name, "nas1");
         assert_eq!(pair.addresses, ["a.example:1444", "[::1]:1444"]);
         assert_eq!(pair.valid, Duration::from_secs(60));
+        assert_eq!(pair.access, Some(Choice::Open));
         assert_eq!(pair.state_dir, Some(PathBuf::from("/x")));
+        let access = words("spdy-proxy --state-dir /x access nas1 password").unwrap();
+        let Command::Access(access) = access else { panic!("no access") };
+        assert_eq!((access.name.as_str(), access.access), ("nas1", Choice::Password));
+        assert_eq!(access.state_dir, Some(PathBuf::from("/x")));
         let list = words("spdy-proxy --state-dir /x list").unwrap();
         assert!(matches!(list, Command::List { state_dir: Some(_) }));
         let version = words("spdy-proxy --version").unwrap();
@@ -466,13 +556,13 @@ mod tests {
     fn a_file_fills_in_what_the_command_line_left_open() {
         let mut flags = flags();
         let text = "listen 127.0.0.1:2\ntunnel-listen 127.0.0.1:3\ntunnel-listen 127.0.0.1:4\n\
-                    log debug\nstate-dir /x y\ntls\ndebug no\nallow-anonymous yes\n";
+                    log debug\nstate-dir /x y\ntls\nbehind-tls\ndebug no\nallow-anonymous yes\n";
         read_config(&mut flags, text).unwrap();
         assert_eq!(flags.listen, ["127.0.0.1:1"]);
         assert_eq!(flags.tunnel_listen, ["127.0.0.1:3", "127.0.0.1:4"]);
         assert_eq!(flags.log.as_deref(), Some("warn"));
         assert_eq!(flags.state_dir, Some(PathBuf::from("/x y")));
-        assert!(flags.tls && !flags.debug && flags.allow_anonymous);
+        assert!(flags.tls && flags.behind_tls && !flags.debug && flags.allow_anonymous);
     }
 
     #[test]

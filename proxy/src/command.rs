@@ -4,11 +4,12 @@
 
 use std::{
     ffi::OsString,
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use async_signal::{Signal, Signals};
@@ -16,8 +17,9 @@ use futures_lite::StreamExt;
 use spdy_protocol::join::JoinCode;
 
 use crate::{
+    access::{Access, Password},
     admin,
-    args::{self, Command, Pair, UsageError},
+    args::{self, ChangeAccess, Choice, Command, Pair, UsageError},
     server::{Server, StartError},
     settings::{Settings, TUNNEL_PORT},
     state::{Port, State, StateError},
@@ -30,6 +32,25 @@ enum Failed {
     State(StateError),
     Start(StartError),
     Io(io::Error),
+    /// `access` for a name that is not there.
+    Unpaired(String),
+    /// The running server could not read the change; its words.
+    Untold(String),
+}
+
+impl Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(error) => error.fmt(f),
+            Self::State(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+            Self::Unpaired(name) => write!(f, "no origin is called {name}: pair it first"),
+            Self::Untold(words) => {
+                write!(f, "written, but the running proxy did not take it up: {words}")
+            }
+        }
+    }
 }
 
 /// Runs the program with its whole command line.
@@ -37,21 +58,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = args::parse(args).map_err(Failed::Usage).and_then(|command| match command {
         Command::Serve(serve) => run_server(serve.settings),
         Command::Pair(pair) => run_pair(&pair),
+        Command::Access(change) => run_access(&change),
         Command::List { state_dir } => list(state_dir),
         Command::Print(text) => print(&text),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            let (error, code): (&dyn Display, u8) = match &failed {
-                Failed::Usage(error) => (error, EXIT_USAGE),
-                Failed::State(error) => (error, EXIT_FAILURE),
-                Failed::Start(error) => (error, EXIT_FAILURE),
-                Failed::Io(error) => (error, EXIT_FAILURE),
-            };
             // There is nowhere to complain when stderr is gone.
-            let _ = writeln!(io::stderr(), "spdy-proxy: {error}");
-            ExitCode::from(code)
+            let _ = writeln!(io::stderr(), "spdy-proxy: {failed}");
+            let is_usage = matches!(failed, Failed::Usage(_));
+            ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILURE })
         }
     }
 }
@@ -81,9 +98,17 @@ fn run_server(mut settings: Settings) -> Result<(), Failed> {
 fn run_pair(pair: &Pair) -> Result<(), Failed> {
     let state = open(pair.state_dir.clone())?;
     let pin = state.identity(Port::Tunnel).map_err(Failed::State)?.pin();
+    let held = state.access(&pair.name).map_err(Failed::State)?.unwrap_or_default();
+    let choice = match (pair.access, held) {
+        (None, Access::Locked) => Some(Choice::Password),
+        (choice, _) => choice,
+    };
+    if let Some(choice) = choice {
+        print(&set_access(&state, &pair.name, choice)?)?;
+    }
     let secret = state.pair(&pair.name, pair.valid).map_err(Failed::State)?;
-    // The running server learns the name at once; without one there is nobody to tell.
-    let _ = admin::ask(&state, admin::Command::Reload);
+    // The running server learns the name at once.
+    reload(&state)?;
     let addresses = if pair.addresses.is_empty() {
         vec![format!("127.0.0.1:{TUNNEL_PORT}")]
     } else {
@@ -91,6 +116,44 @@ fn run_pair(pair: &Pair) -> Result<(), Failed> {
     };
     let code = JoinCode { addresses, origin: pair.name.clone(), pins: vec![pin], secret };
     print(&format!("{}\n", code.encode()))
+}
+
+fn run_access(change: &ChangeAccess) -> Result<(), Failed> {
+    let state = open(change.state_dir.clone())?;
+    if state.access(&change.name).map_err(Failed::State)?.is_none() {
+        return Err(Failed::Unpaired(change.name.clone()));
+    }
+    // The password at once: it is written, and nobody can say it again.
+    print(&set_access(&state, &change.name, change.access)?)?;
+    if !reload(&state)? {
+        print("no running spdy-proxy was told: it holds from the next start\n")?;
+    }
+    Ok(())
+}
+
+/// Writes the rule of an origin and returns what visitors have to know.
+fn set_access(state: &State, name: &str, choice: Choice) -> Result<String, Failed> {
+    let (access, told) = match choice {
+        Choice::Open => (Access::Open, String::new()),
+        Choice::Password => {
+            let made = Password::generate(name);
+            let (kept, password) =
+                made.ok_or_else(|| Failed::Io(io::Error::other("no random octets")))?;
+            let told = format!("user {name}\npassword {password}\n");
+            (Access::Password(Arc::new(kept)), told)
+        }
+    };
+    state.set_access(name, access).map_err(Failed::State)?;
+    Ok(told)
+}
+
+/// Has the running server read the state folder again; `false`: none answers.
+fn reload(state: &State) -> Result<bool, Failed> {
+    match admin::ask(state, admin::Command::Reload) {
+        None => Ok(false),
+        Some(answer) if answer == admin::RELOADED => Ok(true),
+        Some(answer) => Err(Failed::Untold(answer.trim().to_owned())),
+    }
 }
 
 fn list(state_dir: Option<PathBuf>) -> Result<(), Failed> {

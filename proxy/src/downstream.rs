@@ -25,6 +25,7 @@ use crate::{
     admin,
     gate::Pass,
     relay::{self, Body, Visit},
+    settings::Settings,
     socket::{Socket, VisitorIo},
     stop::Phase,
     tls::TlsStream,
@@ -42,6 +43,8 @@ pub(crate) async fn accept(
     tls: Option<Arc<ServerConfig>>,
 ) {
     let shared = Arc::clone(&worker.shared);
+    let address = listener.get_ref().local_addr();
+    let is_exposed = address.map_or(true, |address| is_exposed(&shared.settings, &address));
     let server = Rc::new(builder(shared.settings.bounds.buffer));
     let accepting = async {
         loop {
@@ -52,7 +55,8 @@ pub(crate) async fn accept(
                     let pass = shared.connections.enter().await;
                     shared.accepted.fetch_add(1, Relaxed);
                     let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
-                    worker.spawn(serve(owner, server, stream, peer, tls.clone(), pass));
+                    let tls = tls.clone();
+                    worker.spawn(serve(owner, server, stream, peer, tls, is_exposed, pass));
                 }
                 Err(error) => {
                     shared.settings.log.warn(format_args!("accept=failed port=http {error}"));
@@ -62,6 +66,13 @@ pub(crate) async fn accept(
         }
     };
     future::or(accepting, shared.stop.reached(Phase::Draining)).await;
+}
+
+/// Whether a password that comes to `address` could be read on its way. The address that we listen
+/// on counts, not that of who comes: 0.0.0.0 is there for all.
+pub(crate) fn is_exposed(settings: &Settings, address: &SocketAddr) -> bool {
+    let is_local = address.ip().to_canonical().is_loopback();
+    !(settings.tls || settings.behind_tls || is_local)
 }
 
 fn builder(buffer: usize) -> http1::Builder {
@@ -82,6 +93,7 @@ async fn serve(
     stream: Async<TcpStream>,
     peer: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
+    is_exposed: bool,
     pass: Pass,
 ) {
     // These fail only on a connection that is no more.
@@ -93,6 +105,7 @@ async fn serve(
         watch: worker.watches.add(worker.limits),
         peer,
         is_secure: tls.is_some(),
+        is_exposed,
         must_reset: Cell::new(false),
         has_unread: Cell::new(false),
         _pass: pass,

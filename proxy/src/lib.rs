@@ -45,6 +45,8 @@ pub mod settings;
 
 pub mod config;
 
+pub mod access;
+
 mod socket;
 
 mod watch;

@@ -1,7 +1,8 @@
 //! Which origin a request is for, and the tunnel that leads there.
 //!
-//! It owns the table of origins and their counters. It does not own the credentials
-//! ([`crate::state`]) nor the tunnels' I/O (`crate::upstream`).
+//! It owns the table of origins, with the rule of access of each, and their counters. It does not
+//! own the credentials ([`crate::state`]), their check ([`crate::access`]) nor the tunnels' I/O
+//! (`crate::upstream`).
 
 use std::{
     collections::HashMap,
@@ -15,11 +16,14 @@ use std::{
 
 use spdy_protocol::{handshake::Features, tunnel::Tunnel};
 
+use crate::{access::Access, state::OriginState};
+
 /// All origins. Bounded by the paired ones plus one, the anonymous.
 #[derive(Debug, Default)]
 pub struct Registry {
     table: RwLock<Table>,
     next_id: AtomicU64,
+    tickets: AtomicU64,
     /// What the process has done since it began.
     pub(crate) totals: Totals,
 }
@@ -69,6 +73,16 @@ pub(crate) struct Run {
     pub(crate) epoch: u64,
 }
 
+/// A visitor's way: past the rule, then along the route. Whoever the rule keeps out learns nothing
+/// of the route.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// Which visitors may come in.
+    pub(crate) access: Access,
+    /// Where a request goes.
+    pub(crate) route: Route,
+}
+
 /// Where a request goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Route {
@@ -84,16 +98,23 @@ pub(crate) enum Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale;
 
-#[derive(Debug, Default)]
+/// A moment at which somebody began to read the state folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Ticket(u64);
+
+#[derive(Debug)]
 struct Table {
     origins: HashMap<String, Origin>,
-    /// The tunnel of the only origin that is connected.
-    sole: Option<Arc<Upstream>>,
+    /// The way for hosts that name no origin.
+    unnamed: Way,
+    /// When the paired names were read.
+    paired: Ticket,
 }
 
 #[derive(Debug, Default)]
 struct Origin {
     paired: bool,
+    access: Access,
     upstream: Option<Arc<Upstream>>,
     left: Option<SystemTime>,
 }
@@ -110,16 +131,38 @@ impl Registry {
         self.next_id.fetch_add(1, Relaxed) + 1
     }
 
-    /// The names that agents were paired for, so that a name is known while its agent is away.
-    pub(crate) fn set_paired(&self, names: impl IntoIterator<Item = String>) {
+    /// To be drawn before the state folder is read for [`Registry::set_paired`].
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// The origins that agents were paired for, so that a name is known while its agent is away,
+    /// with their rules. What was read before others that came first is dropped: a password that
+    /// was changed must not come back.
+    pub(crate) fn set_paired(&self, read: Ticket, paired: impl IntoIterator<Item = OriginState>) {
         let mut table = self.write();
+        if read < table.paired {
+            return;
+        }
+        table.paired = read;
         for origin in table.origins.values_mut() {
             origin.paired = false;
         }
-        for name in names {
-            table.origins.entry(name).or_default().paired = true;
+        for OriginState { name, access, .. } in paired {
+            let origin = table.origins.entry(name).or_default();
+            origin.paired = true;
+            // An equal password stays the same value, which knows its right credentials.
+            if origin.access != access {
+                origin.access = access;
+            }
         }
         table.origins.retain(|_, origin| origin.paired || origin.upstream.is_some());
+        for (name, origin) in &mut table.origins {
+            if !origin.paired && name != ANONYMOUS {
+                origin.access = Access::Locked;
+            }
+        }
+        table.find_unnamed();
     }
 
     /// Takes a tunnel in. The newest of an origin wins; the one that it replaces is drained.
@@ -130,13 +173,17 @@ impl Registry {
         let replaced = {
             let mut table = self.write();
             let origin = table.origins.entry(upstream.origin.clone()).or_default();
+            if upstream.origin == ANONYMOUS {
+                // Whom would its password belong to?
+                origin.access = Access::Open;
+            }
             if let Some(held) = &origin.upstream
                 && upstream.is_older_than(held)
             {
                 return Err(Stale);
             }
             let replaced = origin.upstream.replace(upstream);
-            table.find_sole();
+            table.find_unnamed();
             replaced
         };
         if let Some(replaced) = replaced {
@@ -157,29 +204,20 @@ impl Registry {
         if !origin.paired {
             table.origins.remove(&upstream.origin);
         }
-        table.find_sole();
+        table.find_unnamed();
     }
 
-    /// The way for `host` (with or without port): the origin of its first label, else the only
-    /// one there is.
-    pub(crate) fn route(&self, host: &str) -> Route {
+    /// The way for `host` (with or without port): to the origin of its first label, else to the
+    /// only one there is, else to the only open one that is connected.
+    pub(crate) fn way(&self, host: &str) -> Way {
         let table = self.read();
-        if let Some(origin) = Label::of(host).and_then(|label| table.origins.get(label.as_str())) {
-            return origin.route();
-        }
-        if let Some(sole) = &table.sole {
-            return Route::Tunnel(Arc::clone(sole));
-        }
-        if table.origins.values().any(|origin| origin.upstream.is_some()) {
-            return Route::Unknown;
-        }
-        let mut origins = table.origins.values();
-        match (origins.next(), origins.next()) {
-            (Some(origin), None) => origin.route(),
-            // Nothing is paired yet: whatever the name, it may be here soon.
-            (None, _) => Route::Away(None),
-            (Some(_), Some(_)) => Route::Unknown,
-        }
+        let named = Label::of(host).and_then(|label| table.origins.get(label.as_str()));
+        named.map_or_else(|| table.unnamed.clone(), Origin::way)
+    }
+
+    /// How many origins have a rule that `is` so.
+    pub(crate) fn count_access(&self, is: impl Fn(&Access) -> bool) -> usize {
+        self.read().origins.values().filter(|origin| is(&origin.access)).count()
     }
 
     /// All tunnels that are in use, by origin.
@@ -214,22 +252,36 @@ impl Registry {
     }
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        // Nothing is paired yet: whatever the name, it may be here soon.
+        let unnamed = Way { access: Access::Open, route: Route::Away(None) };
+        Self { origins: HashMap::new(), unnamed, paired: Ticket::default() }
+    }
+}
+
 impl Table {
-    fn find_sole(&mut self) {
-        let mut connected = self.origins.values().filter_map(|origin| origin.upstream.as_ref());
-        self.sole = match (connected.next(), connected.next()) {
-            (Some(one), None) => Some(Arc::clone(one)),
-            _ => None,
+    fn find_unnamed(&mut self) {
+        // Of several, only those that are open for all count: that one with a password is
+        // connected must not show in what strangers are told.
+        let is_only = self.origins.len() == 1;
+        let is_open = |origin: &&Origin| origin.access == Access::Open && origin.upstream.is_some();
+        let mut origins = self.origins.values().filter(|origin| is_only || is_open(origin));
+        self.unnamed = match (origins.next(), origins.next()) {
+            (Some(one), None) => one.way(),
+            _ if self.origins.is_empty() => Self::default().unnamed,
+            _ => Way { access: Access::Open, route: Route::Unknown },
         };
     }
 }
 
 impl Origin {
-    fn route(&self) -> Route {
-        match &self.upstream {
+    fn way(&self) -> Way {
+        let route = match &self.upstream {
             Some(upstream) => Route::Tunnel(Arc::clone(upstream)),
             None => Route::Away(self.left),
-        }
+        };
+        Way { access: self.access.clone(), route }
     }
 }
 
@@ -325,6 +377,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::access::Password;
 
     fn upstream(registry: &Registry, origin: &str, epoch: u64) -> Arc<Upstream> {
         let config = Config::new(Side::Client, Profile::Ours, Arc::new(Budget::new(1 << 20)));
@@ -346,12 +399,26 @@ mod tests {
 
     /// The id of the tunnel that a host leads to, or why there is none.
     fn route(registry: &Registry, host: &str) -> Result<u64, &'static str> {
-        match registry.route(host) {
+        match registry.way(host).route {
             Route::Tunnel(upstream) => Ok(upstream.id),
             Route::Away(None) => Err("never"),
             Route::Away(Some(_)) => Err("away"),
             Route::Unknown => Err("unknown"),
         }
+    }
+
+    fn set_paired(registry: &Registry, paired: &[(&str, Access)]) {
+        let origin = |(name, access): &(&str, Access)| OriginState {
+            name: (*name).to_owned(),
+            joined: true,
+            join_left: None,
+            access: access.clone(),
+        };
+        registry.set_paired(registry.ticket(), paired.iter().map(origin));
+    }
+
+    fn password() -> Access {
+        Access::Password(Arc::new(Password::generate("nas1").unwrap().0))
     }
 
     #[test]
@@ -373,20 +440,71 @@ mod tests {
     fn the_only_origin_answers_for_every_host_that_is_no_other_ones() {
         let registry = Registry::new();
         assert_eq!(route(&registry, "localhost"), Err("never"));
-        registry.set_paired(["nas1".to_owned()]);
+        set_paired(&registry, &[("nas1", Access::Open)]);
         assert_eq!(route(&registry, "localhost"), Err("never"));
         let one = upstream(&registry, "nas1", 1);
         registry.insert(Arc::clone(&one)).unwrap();
         assert_eq!(route(&registry, "localhost:1443"), Ok(one.id));
-        registry.set_paired(["nas1".to_owned(), "nas2".to_owned()]);
+        set_paired(&registry, &[("nas1", Access::Open), ("nas2", Access::Open)]);
         assert_eq!(route(&registry, "localhost"), Ok(one.id));
         assert_eq!(route(&registry, "nas2"), Err("never"));
         registry.remove(&one);
         assert_eq!(route(&registry, "nas1"), Err("away"));
         assert_eq!(route(&registry, "localhost"), Err("unknown"));
         assert_eq!(registry.away().len(), 2);
-        registry.set_paired(["nas2".to_owned()]);
+        set_paired(&registry, &[("nas2", Access::Open)]);
         assert_eq!(route(&registry, "nas1"), Err("never"));
+    }
+
+    #[test]
+    fn hosts_without_a_name_do_not_tell_whether_an_origin_with_a_password_is_here() {
+        let registry = Registry::new();
+        set_paired(&registry, &[("nas1", password())]);
+        assert_eq!(registry.way("localhost").access.name(), "password");
+        set_paired(&registry, &[("nas1", password()), ("nas2", Access::Open)]);
+        assert_eq!(route(&registry, "localhost"), Err("unknown"));
+        let (one, two) = (upstream(&registry, "nas1", 1), upstream(&registry, "nas2", 1));
+        registry.insert(Arc::clone(&one)).unwrap();
+        assert_eq!(route(&registry, "localhost"), Err("unknown"));
+        registry.insert(Arc::clone(&two)).unwrap();
+        assert_eq!(route(&registry, "localhost"), Ok(two.id));
+        registry.remove(&one);
+        assert_eq!(route(&registry, "localhost"), Ok(two.id));
+    }
+
+    #[test]
+    fn origins_without_a_rule_are_locked_and_the_anonymous_is_open() {
+        let registry = Registry::new();
+        registry.insert(upstream(&registry, "nas1", 1)).unwrap();
+        assert_eq!(registry.way("nas1").access, Access::Locked);
+        set_paired(&registry, &[("nas1", Access::Open)]);
+        registry.insert(upstream(&registry, ANONYMOUS, 0)).unwrap();
+        assert_eq!(registry.way("nas1").access, Access::Open);
+        assert_eq!(registry.count_access(|access| *access == Access::Open), 2);
+        // Its record is gone while its tunnel is up.
+        set_paired(&registry, &[]);
+        assert_eq!(registry.way("nas1").access, Access::Locked);
+        assert_eq!(registry.way(ANONYMOUS).access, Access::Open);
+    }
+
+    #[test]
+    fn a_rule_that_did_not_change_stays_the_same_and_an_old_one_does_not_come_back() {
+        let registry = Registry::new();
+        let old = password();
+        let held = || match registry.way("nas1").access {
+            Access::Password(password) => Arc::as_ptr(&password),
+            other => panic!("{other:?}"),
+        };
+        set_paired(&registry, &[("nas1", old.clone())]);
+        let first = held();
+        set_paired(&registry, &[("nas1", Access::parse(&old.text().unwrap()))]);
+        assert_eq!(held(), first);
+        let late = registry.ticket();
+        let new = password();
+        set_paired(&registry, &[("nas1", new.clone())]);
+        registry.set_paired(late, []);
+        assert_eq!(registry.way("nas1").access, new);
+        assert_ne!(held(), first);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! One exchange: a request of a visitor goes into a stream, its response comes back.
 //!
 //! It owns the exchange from the parsed request head to the response body. It does not own the
-//! connection ([`crate::downstream`]) nor the way to the origin ([`crate::registry`]).
+//! connection ([`crate::downstream`]) nor the way to the origin ([`crate::registry`]) nor who may
+//! come in ([`crate::access`]).
 
+mod admit;
 mod body;
 mod failure;
 mod head;
@@ -33,9 +35,10 @@ pub(crate) use body::Body;
 pub(crate) use failure::Failure;
 
 use crate::{
+    access::Access,
     gate::Pass,
     log::Level,
-    registry::{Route, Upstream},
+    registry::{Route, Upstream, Way},
     watch::{Wait, Watch},
     worker::{Shared, Worker},
 };
@@ -47,6 +50,8 @@ pub(crate) struct Visit {
     pub(crate) worker: Rc<Worker>,
     pub(crate) peer: SocketAddr,
     pub(crate) is_secure: bool,
+    /// Whether others may listen in, so that no password is asked for.
+    pub(crate) is_exposed: bool,
     pub(crate) watch: Arc<Watch>,
     /// Whether a body that is cut now would look complete if the connection ended by FIN.
     pub(crate) must_reset: Cell<bool>,
@@ -103,16 +108,21 @@ pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> R
 }
 
 async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>, Failure> {
-    let client =
-        head::Client { address: visit.peer.ip().to_canonical(), is_secure: visit.is_secure };
     let host = head::host(&asked.parts)?;
+    let mut client = head::Client {
+        address: visit.peer.ip().to_canonical(),
+        is_secure: visit.is_secure,
+        is_checked: false,
+    };
+    let Way { access, mut route } = admit::admit(visit, &asked.parts, host, client).await?;
+    client.is_checked = access != Access::Open;
     let mut head = head::request(&asked.parts, host, client, &asked.request_id)?;
     let priority = priority::priority(&asked.parts.headers, asked.parts.uri.path());
     // A request that its agent did not begin may go to the tunnel that has replaced that one.
     let mut attempts = ATTEMPTS;
     loop {
         attempts -= 1;
-        let upstream = match visit.shared().registry.route(&head.host) {
+        let upstream = match route {
             Route::Tunnel(upstream) => upstream,
             Route::Away(since) => return Err(Failure::Away(since)),
             Route::Unknown => return Err(Failure::Unknown),
@@ -122,7 +132,10 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
         let is_whole = asked.upload.is_none() && head.upgrade.is_none();
         let stream = match upstream.tunnel.open(&head, priority, is_whole).await {
             Ok(stream) => stream,
-            Err(OpenError::Closed) if attempts > 0 => continue,
+            Err(OpenError::Closed) if attempts > 0 => {
+                route = again(visit, &head.host, &access)?;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         match reply(visit, &stream, &mut asked.upload).await {
@@ -132,10 +145,19 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
                 return respond(visit, asked, begun);
             }
             Err(Failure::Refused)
-                if attempts > 0 && asked.upload.as_ref().is_none_or(Upload::is_untouched) => {}
+                if attempts > 0 && asked.upload.as_ref().is_none_or(Upload::is_untouched) =>
+            {
+                route = again(visit, &head.host, &access)?;
+            }
             Err(failure) => return Err(failure),
         }
     }
+}
+
+/// The route of now, for a visitor whom `access` let in.
+fn again(visit: &Visit, host: &str, access: &Access) -> Result<Route, Failure> {
+    let way = visit.shared().registry.way(host);
+    if way.access == *access { Ok(way.route) } else { Err(Failure::Refused) }
 }
 
 /// A response whose head is here.

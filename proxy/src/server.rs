@@ -18,13 +18,15 @@ use async_executor::LocalExecutor;
 use async_io::{Async, Timer, block_on};
 use data_encoding::HEXLOWER;
 use futures_lite::future;
+use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ServerConfig;
 use spdy_protocol::{budget::Budget, frame::Reason};
 
 use crate::{
+    access::{Access, Guard},
     admin, downstream,
     gate::Gate,
-    registry::Registry,
+    registry::{ANONYMOUS, Registry},
     settings::Settings,
     socket,
     state::{Port, State, StateError},
@@ -127,14 +129,18 @@ impl Server {
             Err(error) => return Err(StartError::Control(error)),
         };
         let registry = Registry::new();
-        registry.set_paired(state.origins()?.into_iter().map(|origin| origin.name));
+        registry.set_paired(registry.ticket(), state.origins()?);
         let bounds = settings.bounds;
-        let mut prefix = [0; 4];
-        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut prefix)
+        let (mut prefix, mut key) = ([0; 4], [0; 32]);
+        let random = SystemRandom::new();
+        random
+            .fill(&mut prefix)
+            .and_then(|()| random.fill(&mut key))
             .map_err(|_| StartError::System(io::Error::other("no random octets")))?;
         let shared = Shared {
             state,
             registry,
+            guard: Guard::new(&key, settings.log),
             budget: Arc::new(Budget::new(bounds.budget)),
             stop: Stop::default(),
             since: SystemTime::now(),
@@ -190,6 +196,7 @@ impl Server {
     /// # Errors
     /// [`StartError::System`] when a thread cannot be started.
     pub fn run_until(self, done: impl Future<Output = ()>) -> Result<(), StartError> {
+        self.warn_of_access();
         let Self { shared, ports, control, .. } = self;
         let mut threads = Vec::new();
         for at in 1..shared.settings.threads {
@@ -215,6 +222,29 @@ impl Server {
             let _ = thread.join();
         }
         Ok(())
+    }
+
+    /// Says once what an operator may not expect of who comes in and who does not.
+    fn warn_of_access(&self) {
+        let Shared { settings, registry, guard, .. } = &*self.shared;
+        if settings.allow_anonymous {
+            settings.log.warn(format_args!(
+                "access=open origin={ANONYMOUS} reason=\"any agent may be this origin, and every \
+                 visitor may use it\""
+            ));
+        }
+        let locked = registry.count_access(|access| *access == Access::Locked);
+        if locked > 0 {
+            settings.log.warn(format_args!(
+                "access=locked origins={locked} reason=\"nobody comes in without a rule: \
+                 spdy-proxy access NAME password|open\""
+            ));
+        }
+        let is_exposed = |address: &SocketAddr| downstream::is_exposed(settings, address);
+        let has_password = |access: &Access| matches!(access, Access::Password(_));
+        if self.http_addresses.iter().any(is_exposed) && registry.count_access(has_password) > 0 {
+            guard.warn_exposed();
+        }
     }
 }
 

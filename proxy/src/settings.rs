@@ -22,9 +22,13 @@ pub struct Settings {
     pub tls: bool,
     /// Whether each exchange and what the sessions count is logged. Default no.
     pub trace: bool,
+    /// Whether a front end speaks TLS for the HTTP port. Unless it does, or `tls` is on, addresses
+    /// that are not loopback refuse origins that ask for a password. Default no.
+    pub behind_tls: bool,
     /// Whether `/debug` answers everybody and not only loopback clients. Default no.
     pub debug: bool,
-    /// Whether agents without credentials are taken, as the origin `anonymous`. Default no.
+    /// Whether agents without credentials are taken, as the origin `anonymous`, which is open to
+    /// every visitor. Default no.
     pub allow_anonymous: bool,
     /// Where lines go. Default stderr, level info.
     pub log: Log,
@@ -87,6 +91,7 @@ impl Settings {
             tunnel_listen: vec![SocketAddr::from(([127, 0, 0, 1], TUNNEL_PORT))],
             state_dir: state_dir.into(),
             tls: false,
+            behind_tls: false,
             trace: false,
             debug: false,
             allow_anonymous: false,

@@ -1,7 +1,7 @@
 //! The state folder: keys, certificates and records of origins.
 //!
 //! It owns paths, modes, the lock and atomic writes; all of it blocks. It does not own the rules
-//! of tokens (`record`) nor those of keys ([`crate::tls`]).
+//! of tokens (`record`), of access ([`crate::access`]) nor of keys ([`crate::tls`]).
 //!
 //! ```text
 //! key.pem cert.pem            of the tunnel port, made at first start, kept: agents pin the key
@@ -29,7 +29,10 @@ use ring::{
 use rustix::fs::{FlockOperation, flock};
 use spdy_protocol::join::is_origin_name;
 
-use crate::tls::{Identity, IdentityError, Made};
+use crate::{
+    access::Access,
+    tls::{Identity, IdentityError, Made},
+};
 use record::{Hash, Record, Verdict};
 
 /// An open state folder.
@@ -56,6 +59,8 @@ pub struct OriginState {
     pub joined: bool,
     /// How long its join code is still good for, if one waits.
     pub join_left: Option<Duration>,
+    /// Which visitors may come in.
+    pub access: Access,
 }
 
 /// Why the state folder cannot be used.
@@ -145,7 +150,8 @@ impl State {
     }
 
     /// Makes a join secret for `origin` that is good for `valid`. An earlier one dies; the token
-    /// of an origin that has joined stays valid until the new secret is used.
+    /// of an origin that has joined stays valid until the new secret is used. Nobody may come in
+    /// to a new origin before [`State::set_access`].
     ///
     /// # Errors
     /// [`StateError`].
@@ -161,6 +167,28 @@ impl State {
         record.expect(hash(&secret), expires);
         replace(&path, record.format().as_bytes())?;
         Ok(secret)
+    }
+
+    /// Which visitors may come in to `origin`; `None` when there is no such origin.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn access(&self, origin: &str) -> Result<Option<Access>, StateError> {
+        let path = self.record_path(origin)?;
+        Ok(if exists(&path)? { Some(load(&path)?.access().clone()) } else { None })
+    }
+
+    /// Changes which visitors may come in to `origin`. A running server has to be told
+    /// ([`crate::admin::Command::Reload`]).
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn set_access(&self, origin: &str, access: Access) -> Result<(), StateError> {
+        let path = self.record_path(origin)?;
+        let _lock = self.lock()?;
+        let mut record = load(&path)?;
+        record.set_access(access);
+        replace(&path, record.format().as_bytes())
     }
 
     /// Uses a join secret: `token` (its SHA-256) speaks for `origin` from now on. `false`: unknown
@@ -229,6 +257,7 @@ impl State {
                 name: name.to_owned(),
                 joined: record.is_joined(),
                 join_left: record.join_left(SystemTime::now()),
+                access: record.access().clone(),
             });
         }
         origins.sort_by(|one, other| one.name.cmp(&other.name));
@@ -373,6 +402,21 @@ mod tests {
         assert!(!other.verify("..", token, None).unwrap());
         let kept = fs::read_to_string(folder.0.join("origins/nas1")).unwrap();
         assert!(!kept.contains("token token"));
+    }
+
+    #[test]
+    fn access_is_kept_beside_the_rest_and_read_without_a_lock() {
+        let folder = Folder::new("access");
+        let state = State::open(&folder.0).unwrap();
+        assert_eq!(state.access("nas1").unwrap(), None);
+        let secret = state.pair("nas1", HOUR).unwrap();
+        assert_eq!(state.access("nas1").unwrap(), Some(Access::Locked));
+        state.set_access("nas1", Access::Open).unwrap();
+        assert!(state.join("nas1", &secret, hash(b"token")).unwrap());
+        assert!(state.verify("nas1", b"token", Some(hash(b"next"))).unwrap());
+        assert_eq!(state.access("nas1").unwrap(), Some(Access::Open));
+        assert_eq!(state.origins().unwrap()[0].access, Access::Open);
+        assert!(matches!(state.set_access("../x", Access::Open), Err(StateError::Name(_))));
     }
 
     #[test]

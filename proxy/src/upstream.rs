@@ -258,12 +258,20 @@ fn state_failed(shared: &Shared, error: &StateError) -> Rejected {
     Rejected::Told { status: 503, reason: "the proxy cannot read its state", origin: None }
 }
 
-/// Reads again which origins are paired.
-pub(crate) async fn refresh(shared: &Shared) {
-    let state = shared.state.clone();
-    match unblock(move || state.origins()).await {
-        Ok(origins) => shared.registry.set_paired(origins.into_iter().map(|origin| origin.name)),
-        Err(error) => shared.settings.log.error(format_args!("state=failed {error}")),
+/// Reads again which origins are paired, and who may come in. `false`: the state folder cannot be
+/// read, and all stays as it was.
+pub(crate) async fn refresh(shared: &Shared) -> bool {
+    let (state, ticket) = (shared.state.clone(), shared.registry.ticket());
+    let read = unblock(move || state.origins()).await;
+    match read {
+        Ok(origins) => {
+            shared.registry.set_paired(ticket, origins);
+            true
+        }
+        Err(error) => {
+            shared.settings.log.error(format_args!("state=failed {error}"));
+            false
+        }
     }
 }
 

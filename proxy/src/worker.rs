@@ -17,6 +17,7 @@ use async_executor::LocalExecutor;
 use spdy_protocol::budget::Budget;
 
 use crate::{
+    access::Guard,
     gate::Gate,
     registry::Registry,
     settings::Settings,
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) state: State,
     pub(crate) registry: Registry,
+    pub(crate) guard: Guard,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stop: Stop,
     pub(crate) since: SystemTime,

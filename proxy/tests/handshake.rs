@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use spdy_protocol::handshake::{Answer, Credentials, Put};
+use spdy_proxy::access::Access;
 use support::{
     Proxy,
     agent::{Agent, Role, ask, dial, join, sha256, shake_hands},
@@ -29,6 +30,7 @@ fn a_join_code_works_once_and_in_time() {
     let role = Role::new("nas1");
     let token = Some(sha256(role.token.as_bytes()));
     let code = |secret: &[u8]| Credentials::Join(BASE64URL_NOPAD.encode(secret));
+    proxy.state.set_access("nas1", Access::Open).unwrap();
     let expired = proxy.state.pair("nas1", Duration::ZERO).unwrap();
     let refused = offer(&proxy, &role.put(code(&expired), token));
     assert_eq!(status(&refused), 401);

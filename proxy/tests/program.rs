@@ -87,7 +87,8 @@ fn a_second_program_on_the_same_state_is_refused() {
 fn pair_prints_the_code_alone_and_list_shows_the_origin() {
     let running = Running::start(&[]);
     let state = running.state();
-    let paired = run(&["pair", "nas1", "--address=[::1]:1444", "--state-dir", state]);
+    let pair = ["pair", "nas1", "--access=open", "--address=[::1]:1444", "--state-dir", state];
+    let paired = run(&pair);
     assert!(paired.status.success());
     let text = String::from_utf8(paired.stdout).unwrap();
     assert_eq!(text.lines().count(), 1);
@@ -101,7 +102,7 @@ fn pair_prints_the_code_alone_and_list_shows_the_origin() {
     let mut visitor = Visitor::new(TcpStream::connect(running.http).unwrap());
     visitor.send("GET / HTTP/1.1\r\nHost: nas1\r\n\r\n");
     assert_eq!(visitor.answer().status(), 503);
-    run(&["pair", "nas2", "--state-dir", state]);
+    run(&["pair", "nas2", "--access", "open", "--state-dir", state]);
     visitor.send("GET / HTTP/1.1\r\nHost: nas3\r\n\r\n");
     assert_eq!(visitor.answer().status(), 404);
     let socket = running.folder.0.join("control.sock");
@@ -109,10 +110,11 @@ fn pair_prints_the_code_alone_and_list_shows_the_origin() {
     let list =
         |state: &str| String::from_utf8(run(&["list", "--state-dir", state]).stdout).unwrap();
     let live = list(state);
-    assert!(live.starts_with("nas1 never-joined join_code_seconds="), "{live}");
+    let expected = "nas1 never-joined access=open join_code_seconds=";
+    assert!(live.starts_with(expected), "{live}");
     running.signal("TERM");
     wait_until("the socket is gone", || !running.folder.0.join("control.sock").exists());
-    assert!(list(state).starts_with("nas1 never-joined join_code_seconds="));
+    assert!(list(state).starts_with(expected));
 }
 
 #[test]

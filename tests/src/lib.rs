@@ -15,6 +15,8 @@ pub mod service;
 
 pub mod wire;
 
+pub mod local;
+
 pub mod h1;
 
 pub mod http;

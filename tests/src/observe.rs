@@ -57,6 +57,18 @@ pub fn descriptors(id: u32) -> usize {
     fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
 }
 
+/// Octets that a process has read from files so far, also from those that lie in memory.
+///
+/// # Panics
+/// When it is gone, or another user's.
+#[must_use]
+pub fn octets_read(id: u32) -> u64 {
+    let path = format!("/proc/{id}/io");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let value = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
+    value.unwrap_or_else(|| panic!("no rchar in {text}"))
+}
+
 /// User and system time of all threads of a process, in steps of 10 ms.
 ///
 /// # Panics

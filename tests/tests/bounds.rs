@@ -18,9 +18,12 @@ use spdy_agent::{
     supervise,
     verify::{Pin, Trust},
 };
-use spdy_proxy::state::{Port, State};
+use spdy_proxy::{
+    access::Access,
+    state::{Port, State},
+};
 use spdy_tests::{
-    fixture::{Agent, Proxy, Random, Sha256, TempRoot, wait_until},
+    fixture::{Agent, Builds, Proxy, Random, Sha256, TempRoot, join, wait_until},
     http::{Request, wait_for_agent},
     observe::{Debug, descriptors, forget_peak, memory, memory_peak},
     visitor::{End, Visitor},
@@ -186,8 +189,8 @@ fn visitors_who_never_read_hold_no_more_than_the_windows() {
     wait_until("all is given back", || Debug::of(http).total("budget_bytes") == 0);
 }
 
-#[test]
-fn seeking_leaves_nothing_behind() {
+/// Opens, seeks and leaves so many times: memory and descriptors end where they began.
+fn seeks(times: usize) {
     let root = TempRoot::new();
     root.random_file("film", 32 * MIB, 4);
     let content = fs::read(root.join("film")).unwrap();
@@ -211,21 +214,77 @@ fn seeking_leaves_nothing_behind() {
             debug.total("streams_now") == 0 && debug.total("connections_now") == 1
         });
     };
-    seek(40);
+    seek(times / 10);
     let open = pair.ids().map(descriptors);
     let before = pair.ids().map(memory);
-    seek(200);
+    seek(times);
     wait_until("descriptors are where they were", || {
         let now = pair.ids().map(descriptors);
         now[0] <= open[0] && now[1] <= open[1]
     });
     let after = pair.ids().map(memory);
     let grown = [after[0].saturating_sub(before[0]), after[1].saturating_sub(before[1])];
-    println!("200 seeks: proxy +{} KiB, agent +{} KiB", grown[0] / KIB, grown[1] / KIB);
+    println!("{times} seeks: proxy +{} KiB, agent +{} KiB", grown[0] / KIB, grown[1] / KIB);
     assert!(grown.iter().all(|grown| *grown <= MIB), "{grown:?}");
     let range = Request { headers: &[("Range", "bytes=-100")], ..Request::get("/film") };
     let answer = range.send(http).unwrap();
     assert_eq!(answer.sha256, Sha256::of(&content[content.len() - 100..]));
+}
+
+#[test]
+fn seeking_leaves_nothing_behind() {
+    seeks(1_000);
+}
+
+#[test]
+#[ignore = "takes a minute: stage long"]
+fn seeking_for_long_leaves_nothing_behind() {
+    seeks(10_000);
+}
+
+/// What the agent may hold in all, as shipped: 64 streams running and a folder of 100,000 names
+/// being read.
+const AGENT_SHIPPED: u64 = 6 * MIB;
+
+#[test]
+#[ignore = "needs the programs as shipped: stage long"]
+fn agent_as_shipped_lists_a_large_folder_beside_64_streams_in_6_mib() {
+    let root = TempRoot::new();
+    root.random_file("film", 8 * MIB, 7);
+    fs::create_dir(root.join("many")).unwrap();
+    for number in 0..100_000 {
+        fs::File::create(root.join(&format!("many/n{number}"))).unwrap();
+    }
+    let builds = Builds::shipped();
+    let (proxy, config) = (Proxy::of(&builds, &[]), TempRoot::new());
+    let path = config.join("agent.conf");
+    join(&builds, &proxy.pair("nas1"), &path);
+    let agent = Agent::joined(&builds, root.path(), &path, &[]);
+    let http = proxy.http;
+    wait_for_agent(http);
+    let id = agent.program().id();
+    let mut steps = vec![memory_peak(id)];
+    let mut visitors: Vec<_> = (0..BUSY).map(|_| Visitor::get(http, "/film")).collect();
+    for visitor in &mut visitors {
+        assert_eq!(visitor.head().status, 200);
+    }
+    steps.push(memory_peak(id));
+    let mut listing = Visitor::connect(http);
+    listing.send("GET /many/ HTTP/1.0\r\nHost: nas1\r\n\r\n");
+    assert_eq!(listing.head().status, 200);
+    steps.push(memory_peak(id));
+    for visitor in &mut visitors {
+        visitor.read(MIB);
+    }
+    let page = listing.rest().0;
+    assert!(page.ends_with(b"</html>\n"));
+    for visitor in &mut visitors {
+        assert_eq!(visitor.finish().end, End::Whole);
+    }
+    steps.push(memory_peak(id));
+    let shown: Vec<_> = steps.iter().map(|octets| octets / KIB).collect();
+    println!("the agent as shipped, in KiB: idle, with streams, folder read, in all: {shown:?}");
+    assert!(steps.iter().all(|held| *held <= AGENT_SHIPPED), "{steps:?}");
 }
 
 #[test]
@@ -304,6 +363,7 @@ fn idle_tunnel_costs_the_proxy_little() {
     let pin = Pin(state.identity(Port::Tunnel).unwrap().pin());
     let names: Vec<_> = (0..200).map(|n| format!("nas{n}")).collect();
     for name in &names {
+        state.set_access(name, Access::Open).unwrap();
         let secret = state.pair(name, Duration::from_secs(60)).unwrap();
         let token = spdy_agent::verify::sha256(token(name).as_bytes());
         assert!(state.join(name, &secret, token).unwrap());

@@ -205,6 +205,10 @@ fn wrong_command_lines_are_usage_errors() {
         ("pair a b", &["b"]),
         ("pair nas1 --address nonsense", &["nonsense"]),
         ("pair nas1 --valid=never", &["never"]),
+        ("pair nas1 --access closed", &["closed"]),
+        ("access nas1", &["access"]),
+        ("access nas1 closed", &["closed"]),
+        ("access anonymous open", &["anonymous"]),
         ("list extra", &["extra"]),
     ] {
         run(PROXY, &words(line)).failed(USAGE, parts);
@@ -348,7 +352,7 @@ fn help_and_version_go_to_stdout() {
         let version = format!("{name} {}", env!("CARGO_PKG_VERSION"));
         assert_eq!(run(name, &["--version"]).succeeded(), [version]);
     }
-    for (name, command) in [(AGENT, "join"), (PROXY, "pair"), (PROXY, "list")] {
+    for (name, command) in [(AGENT, "join"), (PROXY, "pair"), (PROXY, "access"), (PROXY, "list")] {
         for help in ["-h", "--help"] {
             let ran = run(name, &[command, help]);
             assert!(
@@ -490,7 +494,7 @@ fn secrets_stay_where_they_belong() {
     let root = TempRoot::new();
     root.write("served/film", b"film");
     let config = root.join("etc/agent.conf");
-    let code = pair(&state, proxy.tunnel, &[]);
+    let code = pair(&state, proxy.tunnel, &["--access", "open"]);
     // Through standard input: then it stands in nobody's list of processes.
     let mut joining = Command::new(binary(AGENT))
         .args(["join", "--config"])

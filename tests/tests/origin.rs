@@ -1,15 +1,13 @@
-//! What the original's tests asked for and more: real files through both programs with real TLS,
-//! paired and joined as by hand.
+//! What the original's tests asked for: real files through both programs with real TLS, paired and
+//! joined as by hand; services, headers and upgrades on the way; who is there and who is not.
 //!
-//! It is one thing: the list of what the original's tests asked for and what visitors do, each with
-//! its test.
+//! What a file or a folder must answer to each request is the catalogue's.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
 use std::{
     fs,
     io::Write,
     net::Shutdown,
-    os::unix::ffi::OsStrExt,
     thread,
     time::{Duration, Instant},
 };
@@ -22,10 +20,10 @@ use spdy_protocol::{
 };
 use spdy_tests::{
     fixture::{Pair, Proxy, Random, Sha256, TempRoot, wait_until},
-    h1::{Answer, Body, Client, Method, read_exact},
+    h1::{Body, Client, Method},
     http::{Request, Response},
     media,
-    observe::{Debug, descriptors},
+    observe::Debug,
     service::Service,
     visitor::{End, Visitor},
 };
@@ -50,57 +48,6 @@ fn listing_of_the_root_names_every_file() {
         let link = format!("href=\"./{name}\"");
         assert_eq!(page.text().matches(&link).count(), 1, "{name} in\n{}", page.text());
     }
-}
-
-#[test]
-fn every_link_of_a_listing_leads_to_its_file() {
-    let root = TempRoot::new();
-    let names: [&[u8]; 12] = [
-        b"two words.mkv",
-        b"100% #1?.mp4",
-        b"quote\"and'amp&lt;.txt",
-        b"<b>.txt",
-        b"a:b.txt",
-        b"\xc3\xbcmlaut \xe2\x82\xac.txt",
-        b"not utf-8 \xff.txt",
-        b"plus+semi;comma,.txt",
-        b"back\\slash.txt",
-        b"new\nline.txt",
-        b"%2e%2e",
-        b"-rf ~",
-    ];
-    for name in names {
-        let path = root.path().join("sub folder").join(std::ffi::OsStr::from_bytes(name));
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, name).unwrap();
-    }
-    root.write("sub folder/.hidden", b"");
-    let pair = Pair::start(root.path());
-    let visitor = block_on(Client::connect(pair.proxy.http));
-    let mut found = block_on(async {
-        let top = visitor.get("/").await;
-        assert_eq!(links(&top), ["./sub%20folder/"]);
-        let mut found = Vec::new();
-        for link in links(&visitor.get("/sub%20folder/").await) {
-            if link != "../" {
-                let link = link.strip_prefix("./").unwrap();
-                let file = visitor.get(&format!("/sub%20folder/{link}")).await;
-                assert_eq!(file.status, 200, "{link}");
-                found.push(file.body);
-            }
-        }
-        found
-    });
-    found.sort();
-    let mut names = names.map(<[u8]>::to_vec);
-    names.sort();
-    assert_eq!(found, names);
-}
-
-/// The links of a page, in order.
-fn links(page: &Answer) -> Vec<String> {
-    let parts = page.text().split("href=\"").skip(1);
-    parts.map(|part| part.split('"').next().unwrap().replace("&amp;", "&")).collect()
 }
 
 #[test]
@@ -136,176 +83,6 @@ fn media_arrive_whole_and_with_their_types_over_one_connection() {
     assert_eq!(page.total("requests_failed"), 0);
 }
 
-#[test]
-fn unmodified_files_are_not_sent_again() {
-    let pair = media_pair();
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        let whole = visitor.get("/film.mp4").await;
-        let modified = whole.header("last-modified").unwrap();
-        let since = |value| visitor.get_with("/film.mp4", "if-modified-since", value);
-        for date in [modified, "Fri, 01 Jan 2038 00:00:00 GMT"] {
-            let answer = since(date).await;
-            assert_eq!((answer.status, answer.body.len()), (304, 0), "{date}");
-            assert_eq!(answer.header("last-modified"), Some(modified));
-        }
-        for date in ["Sat, 01 Jan 2000 00:00:00 GMT", "Sat Jan  1 00:00:00 2000", "yesterday"] {
-            let answer = since(date).await;
-            assert_eq!((answer.status, answer.body.len()), (200, whole.body.len()), "{date}");
-        }
-    });
-}
-
-#[test]
-fn entity_tag_changes_with_the_file() {
-    let root = TempRoot::new();
-    let path = root.write("film.mkv", b"one");
-    let pair = Pair::start(root.path());
-    // A file that changed within the last two seconds has no tag yet.
-    let tag = || Request::get("/film.mkv").send(pair.proxy.http).unwrap().headers.remove("etag");
-    wait_until("the file has an entity tag", || tag().is_some());
-    let first = tag().unwrap();
-    assert!(first.starts_with('"') && first.ends_with('"'), "{first} is not strong");
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        assert_eq!(visitor.get_with("/film.mkv", "if-none-match", &first).await.status, 304);
-        fs::write(path, b"two").unwrap();
-        let changed = visitor.get_with("/film.mkv", "if-none-match", &first).await;
-        assert_eq!((changed.status, changed.text()), (200, "two"));
-    });
-}
-
-#[test]
-fn range_in_the_middle_is_exact() {
-    let pair = media_pair();
-    let content = media_file("film.avi");
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        let part = visitor.get_with("/film.avi", "range", "bytes=512-2047").await;
-        assert_eq!((part.status, part.header("content-length")), (206, Some("1536")));
-        let range = format!("bytes 512-2047/{}", content.len());
-        assert_eq!(part.header("content-range"), Some(range.as_str()));
-        assert_eq!(part.body, &content[512..=2_047]);
-        let beyond = visitor.get_with("/film.avi", "range", "bytes=999999999-").await;
-        let range = format!("bytes */{}", content.len());
-        assert_eq!((beyond.status, beyond.header("content-range")), (416, Some(range.as_str())));
-    });
-}
-
-/// Safari asks for two octets first and plays nothing unless it gets exactly those; then it wants
-/// the whole as a range, and the index at the end.
-#[test]
-fn safari_gets_what_it_probes_for() {
-    let pair = media_pair();
-    let content = media_file("film.mp4");
-    let len = content.len();
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        let ranges = [
-            ("bytes=0-1".to_owned(), 0..2),
-            (format!("bytes=0-{}", len - 1), 0..len),
-            (format!("bytes={}-{}", len - 100_000, len - 1), len - 100_000..len),
-            (format!("bytes={}-", len - 7), len - 7..len),
-            ("bytes=-512".to_owned(), len - 512..len),
-            (format!("bytes={}-{}", len - 10, len + 1_000), len - 10..len),
-        ];
-        for (asked, wanted) in ranges {
-            let part = visitor.get_with("/film.mp4", "range", &asked).await;
-            let range = format!("bytes {}-{}/{len}", wanted.start, wanted.end - 1);
-            assert_eq!((part.status, part.header("content-range")), (206, Some(range.as_str())));
-            assert_eq!(part.header("content-length"), Some(&*wanted.len().to_string()), "{asked}");
-            assert!(part.body == content[wanted], "{asked}");
-        }
-    });
-}
-
-#[test]
-fn offsets_above_four_gigabytes_are_exact() {
-    const LEN: u64 = 5 << 30;
-    let root = TempRoot::new();
-    let file = fs::File::create(root.join("huge.bin")).unwrap();
-    file.set_len(LEN).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"TAIL", LEN - 4).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", (1 << 32) - 3).unwrap();
-    let pair = Pair::start(root.path());
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        let head = visitor.ask(visitor.request(Method::Head, "/huge.bin")).await;
-        assert_eq!(head.header("content-length"), Some("5368709120"));
-        for (range, wanted) in [
-            ("bytes=5368709116-", "TAIL"),
-            ("bytes=-4", "TAIL"),
-            ("bytes=4294967293-4294967298", "middle"),
-        ] {
-            let part = visitor.get_with("/huge.bin", "range", range).await;
-            assert_eq!((part.status, part.text()), (206, wanted), "{range}");
-        }
-    });
-}
-
-#[test]
-fn slow_visitor_gets_everything_and_stalls_nobody() {
-    // Far more than all buffers and windows on the way can hold.
-    const LEN: usize = 64 << 20;
-    let root = TempRoot::new();
-    let digest = root.random_file("film.mkv", LEN as u64, 1);
-    let small = root.random_file("small.mkv", 1 << 20, 2);
-    let pair = Pair::start(root.path());
-    let ends = [pair.proxy.program(), pair.agent.program()];
-    block_on(async {
-        let slow = Client::connect(pair.proxy.http).await;
-        let mut response = slow.begin(slow.request(Method::Get, "/film.mkv")).await;
-        assert_eq!(response.len(), Some(LEN));
-        let mut body = response.take_body();
-        let mut hash = Sha256::new();
-        let neighbour = Client::connect(pair.proxy.http).await;
-        // The slow one reads a little, and again when its neighbour has a whole file.
-        for _ in 0..20 {
-            hash.update(&read_exact(&mut body, 65_536).await);
-            let answer = neighbour.get("/small.mkv").await;
-            assert_eq!((answer.status, Sha256::of(&answer.body)), (200, small.clone()));
-        }
-        // Nobody holds for it what it does not read.
-        for end in ends {
-            let held = end.cost().unwrap().resident;
-            assert!(held < 40 << 20, "{held} octets resident");
-        }
-        for _ in 20..LEN / 65_536 {
-            hash.update(&read_exact(&mut body, 65_536).await);
-        }
-        assert_eq!(hash.finish(), digest);
-        assert_eq!(slow.get("/small.mkv").await.status, 200);
-    });
-}
-
-#[test]
-fn aborted_requests_leave_nothing_behind() {
-    let root = TempRoot::new();
-    root.random_file("film.mkv", 32 << 20, 3);
-    let pair = Pair::start(root.path());
-    let http = pair.proxy.http;
-    let request = "GET /film.mkv HTTP/1.1\r\nHost: nas1\r\nRange: bytes=1000-\r\n\r\n";
-    let abort = || {
-        let mut connection = Visitor::connect(http);
-        connection.send(request);
-        assert_eq!(connection.head().status, 206);
-        connection.read(10_000);
-    };
-    let ids = [pair.proxy.program().id(), pair.agent.program().id()];
-    let is_idle = || Debug::of(http).total("streams_now") == 0;
-    abort();
-    wait_until("the first stream is gone", is_idle);
-    let before = ids.map(descriptors);
-    for _ in 0..60 {
-        abort();
-    }
-    wait_until("all streams are gone", is_idle);
-    wait_until("both programs have closed their files", || {
-        ids.map(descriptors).iter().zip(before).all(|(now, before)| *now <= before)
-    });
-    assert_eq!(Request::get("/film.mkv").send(http).unwrap().len, 32 << 20);
-}
-
 // Writing.
 
 /// Sizes of uploads: around frames, records and windows.
@@ -339,45 +116,6 @@ fn files_that_are_put_are_on_the_disk_as_they_were_sent() {
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), SIZES.len());
     let page = Debug::of(pair.proxy.http);
     assert_eq!(page.total("connections_accepted"), 2);
-}
-
-#[test]
-fn put_needs_permission_and_a_place() {
-    let root = TempRoot::new();
-    root.write("kept.txt", b"kept");
-    let put = |pair: &Pair, target: &str| {
-        let answer = Request::with_body("PUT", target, b"new").send(pair.proxy.http).unwrap();
-        (answer.status, answer.headers.get("allow").cloned())
-    };
-    let reader = Pair::start(root.path());
-    let allowed = Some("GET, HEAD, OPTIONS".to_owned());
-    assert_eq!(put(&reader, "/kept.txt"), (405, allowed.clone()));
-    assert_eq!(put(&reader, "/new.txt"), (405, allowed));
-    drop(reader);
-    let writer = Pair::with(root.path(), &[], &["--allow-write"]);
-    assert_eq!(put(&writer, "/no/such/folder.txt").0, 409);
-    assert_eq!(put(&writer, "/").0, 409);
-    assert_eq!(put(&writer, "/%2e%2e/out.txt").0, 400);
-    assert_eq!(fs::read(root.join("kept.txt")).unwrap(), b"kept");
-    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
-}
-
-#[test]
-fn put_that_breaks_off_changes_nothing() {
-    let root = TempRoot::new();
-    root.write("film.mkv", b"old");
-    let pair = Pair::with(root.path(), &[], &["--allow-write"]);
-    let http = pair.proxy.http;
-    let forms = ["Content-Length: 3000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n186a0\r\n"];
-    for form in forms {
-        let mut connection = Visitor::connect(http);
-        connection.send(format!("PUT /film.mkv HTTP/1.1\r\nHost: nas1\r\n{form}"));
-        connection.send(Random::octets(100_000, 4));
-        wait_until("the upload has begun", || fs::read_dir(root.path()).unwrap().count() == 2);
-        drop(connection);
-        wait_until("nothing is left of it", || fs::read_dir(root.path()).unwrap().count() == 1);
-        assert_eq!(fs::read(root.join("film.mkv")).unwrap(), b"old");
-    }
 }
 
 #[test]
@@ -461,176 +199,6 @@ async fn answer(stream: &Stream, head: &ResponseHead, mut body: &[u8]) {
         };
         body = &body[sent..];
     }
-}
-
-// HTTP as it is spoken.
-
-#[test]
-fn head_says_what_get_would() {
-    let root = TempRoot::new();
-    media::copy(root.path()).unwrap();
-    root.write("folder/file.html", b"<p>text");
-    let pair = Pair::start(root.path());
-    let targets = [
-        "/",
-        "/folder/",
-        "/folder",
-        "/film.mp4",
-        "/notes.txt",
-        "/folder/file.html",
-        "/none",
-        "/%zz",
-    ];
-    // Entity tags come two seconds after a change; they must be there for both or for none.
-    let tag =
-        || Request::get("/folder/file.html").send(pair.proxy.http).unwrap().headers.remove("etag");
-    wait_until("all files have an entity tag", || tag().is_some());
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        for target in targets {
-            let get = visitor.get(target).await;
-            let head = visitor.ask(visitor.request(Method::Head, target)).await;
-            assert_eq!((head.status, head.body.len()), (get.status, 0), "{target}");
-            // The length of a page is not known before it is made.
-            let about_the_entity = |answer: &Answer| -> Vec<(String, String)> {
-                let names = answer.names().into_iter();
-                let names = names.filter(|name| {
-                    !["date", "x-request-id", "transfer-encoding"].contains(&name.as_str())
-                });
-                names.map(|name| (name.clone(), answer.header(&name).unwrap().to_owned())).collect()
-            };
-            assert_eq!(about_the_entity(&head), about_the_entity(&get), "{target}");
-            assert!(about_the_entity(&get).len() >= 4, "{target}");
-        }
-        // HEAD knows no ranges (RFC 9110 14.2).
-        let mut ranged = visitor.request(Method::Head, "/film.mp4");
-        ranged.insert_header("range", "bytes=0-1");
-        let head = visitor.ask(ranged).await;
-        let len = media_file("film.mp4").len().to_string();
-        assert_eq!((head.status, head.header("content-length")), (200, Some(len.as_str())));
-    });
-}
-
-#[test]
-fn visitors_of_http_1_0_are_served() {
-    let pair = media_pair();
-    let film = media_file("film.mkv");
-    let ask = |head: &str| {
-        let mut connection = Visitor::connect(pair.proxy.http);
-        connection.send(head);
-        connection
-    };
-    // Without Host; the connection ends with the answer.
-    let mut connection = ask("GET /film.mkv HTTP/1.0\r\n\r\n");
-    let file = Response::read(&mut connection, "GET").unwrap();
-    assert_eq!((file.status, file.len), (200, film.len() as u64));
-    assert_eq!(file.sha256, Sha256::of(&film));
-    assert_eq!(connection.rest(), (Vec::new(), End::Cut));
-    // A listing has no length and cannot be chunked: it ends with the connection.
-    let mut connection = ask("GET / HTTP/1.0\r\nHost: nas1\r\n\r\n");
-    let listing = Response::read(&mut connection, "GET").unwrap();
-    assert_eq!((listing.status, listing.headers.get("transfer-encoding")), (200, None));
-    assert!(listing.text().contains("film.mkv"));
-    // One that asks for it may keep the connection.
-    let request = "GET /notes.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
-    let mut connection = ask(request);
-    for _ in 0..2 {
-        assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 200);
-        connection.send(request);
-    }
-}
-
-#[test]
-fn half_closed_visitors_get_their_answers() {
-    let root = TempRoot::new();
-    let digest = root.random_file("film.mkv", 8 << 20, 6);
-    let pair = Pair::with(root.path(), &[], &["--allow-write"]);
-    let mut connection = Visitor::connect(pair.proxy.http);
-    let get = "GET /film.mkv HTTP/1.1\r\nHost: nas1\r\n\r\n";
-    connection.send(get.repeat(2));
-    connection.finish_sending();
-    for _ in 0..2 {
-        let answer = Response::read(&mut connection, "GET").unwrap();
-        assert_eq!((answer.status, &answer.sha256), (200, &digest));
-    }
-    assert_eq!(connection.rest(), (Vec::new(), End::Cut));
-    let mut connection = Visitor::connect(pair.proxy.http);
-    connection.send("PUT /new HTTP/1.1\r\nHost: nas1\r\nContent-Length: 3\r\n\r\nabc");
-    connection.finish_sending();
-    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 201);
-    assert_eq!(fs::read(root.join("new")).unwrap(), b"abc");
-}
-
-#[test]
-fn pipelined_requests_are_answered_in_order() {
-    let pair = media_pair();
-    let film = media_file("film.mkv");
-    let mut connection = Visitor::connect(pair.proxy.http);
-    let request = |method: &str, target: &str, more: &str| {
-        format!("{method} {target} HTTP/1.1\r\nHost: nas1\r\n{more}\r\n")
-    };
-    let mut all = String::new();
-    let ranges = [(0, 9), (100, 70_000), (5, 5)];
-    for (first, last) in ranges {
-        all += &request("GET", "/film.mkv", &format!("Range: bytes={first}-{last}\r\n"));
-    }
-    all += &request("HEAD", "/film.mkv", "");
-    all += &request("GET", "/none", "");
-    all += &request("POST", "/", "Content-Length: 3\r\n");
-    all += "abc";
-    all += &request("GET", "/film.mkv", "");
-    connection.send(all);
-    for (first, last) in ranges {
-        let answer = Response::read(&mut connection, "GET").unwrap();
-        assert_eq!((answer.status, answer.sha256), (206, Sha256::of(&film[first..=last])));
-    }
-    assert_eq!(Response::read(&mut connection, "HEAD").unwrap().status, 200);
-    assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 404);
-    assert_eq!(Response::read(&mut connection, "POST").unwrap().status, 405);
-    assert_eq!(Response::read(&mut connection, "GET").unwrap().sha256, Sha256::of(&film));
-}
-
-#[test]
-fn body_is_asked_for_only_when_it_is_wanted() {
-    let root = TempRoot::new();
-    let pair = Pair::with(root.path(), &[], &["--allow-write"]);
-    let head = |target: &str, host: &str| {
-        format!(
-            "PUT {target} HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\n\
-             Content-Length: 5\r\n\r\n"
-        )
-    };
-    let mut connection = Visitor::connect(pair.proxy.http);
-    connection.send(head("/a", "nas1"));
-    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 100);
-    connection.send("hello");
-    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 201);
-    assert_eq!(fs::read(root.join("a")).unwrap(), b"hello");
-    // Nobody has this name here: that is the answer, without 100.
-    let _ = pair.proxy.pair("nas2");
-    connection.send(head("/a", "nas2"));
-    assert_eq!(Response::read(&mut connection, "PUT").unwrap().status, 503);
-}
-
-#[test]
-fn malformed_requests_do_not_reach_the_agent() {
-    let pair = media_pair();
-    for request in [
-        "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost : nas1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
-        "nonsense\r\n\r\n",
-    ] {
-        let mut connection = Visitor::connect(pair.proxy.http);
-        connection.send(request);
-        assert_eq!(Response::read(&mut connection, "GET").unwrap().status, 400, "{request:?}");
-    }
-    let mut connection = Visitor::connect(pair.proxy.http);
-    connection.send(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(70_000)));
-    assert!(matches!(Response::read(&mut connection, "GET").unwrap().status, 414 | 431));
-    let page = Debug::of(pair.proxy.http);
-    assert_eq!(page.tunnels("streams_opened"), 0, "{}", page.text);
 }
 
 // Headers.

@@ -14,6 +14,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use futures_lite::future::poll_once;
 use rustix::{
     buffer::spare_capacity,
     fs::{Advice, fadvise},
@@ -22,6 +23,8 @@ use rustix::{
 use spdy_protocol::{error::StreamError, tunnel::Stream};
 
 use super::{
+    archive::FULL,
+    content::SHORT,
     quota::{Lease, Quota},
     reply::{Made, Piece},
 };
@@ -36,6 +39,8 @@ pub(crate) enum BodyError {
     Read(Errno),
     /// The file ends before the length that was announced.
     Short,
+    /// The folder has more entries than the archive can list.
+    Full,
 }
 
 impl fmt::Display for BodyError {
@@ -44,6 +49,7 @@ impl fmt::Display for BodyError {
             Self::Stream(error) => write!(f, "{error}"),
             Self::Read(error) => write!(f, "file cannot be read: {error}"),
             Self::Short => f.write_str("file became shorter while it was sent"),
+            Self::Full => f.write_str("folder has more entries than a zip archive may list"),
         }
     }
 }
@@ -51,6 +57,17 @@ impl fmt::Display for BodyError {
 impl From<StreamError> for BodyError {
     fn from(error: StreamError) -> Self {
         Self::Stream(error.into())
+    }
+}
+
+/// How a source ended.
+impl From<Errno> for BodyError {
+    fn from(error: Errno) -> Self {
+        match error {
+            SHORT => Self::Short,
+            FULL => Self::Full,
+            error => Self::Read(error),
+        }
     }
 }
 
@@ -137,7 +154,14 @@ pub(crate) async fn send_made(
                 (source, next)
             })
             .await;
-        let next = next.map_err(BodyError::Read)?;
+        let next = next?;
+        if next.as_ref().is_some_and(Vec::is_empty) {
+            // Nothing to write, which would tell that nobody waits any more.
+            if let Some(gone) = poll_once(poll_fn(|cx| stream.poll_failed(cx))).await {
+                return Err(gone.into());
+            }
+            continue;
+        }
         // One piece behind, so that the last goes out with FIN.
         match ready.take() {
             Some(piece) => {

@@ -47,6 +47,11 @@ impl Validators {
     }
 }
 
+/// The tag of something that is made from what has the tag `etag`: `"x"` becomes `"x-KIND"`.
+pub(crate) fn variant(etag: &str, kind: &str) -> String {
+    format!("{}-{kind}\"", etag.strip_suffix('"').unwrap_or(etag))
+}
+
 /// What the preconditions of a request come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

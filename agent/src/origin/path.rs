@@ -37,6 +37,12 @@ pub(crate) fn split_query(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// The value of a word of a query, as it stands there: the first, if it is said twice.
+pub(crate) fn query_value<'a>(query: Option<&'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
+    let mut pairs = query?.split(|octet| *octet == b'&');
+    pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+}
+
 impl Target {
     /// Reads a raw path without query. `hidden`: names that begin with a dot are names like others.
     pub(crate) fn parse(path: &[u8], hidden: bool) -> Result<Self, PathError> {

@@ -63,7 +63,8 @@ impl fmt::Debug for Made {
 /// Makes a body piece by piece. It lives on the pool while it works, so it may block for about as
 /// long as one read of a disk takes.
 pub(crate) trait Source: Send {
-    /// The next piece, about [`PIECE`] octets and never none; `None` after the last.
+    /// The next piece, about [`PIECE`] octets; an empty one is nothing yet, `None` comes after the
+    /// last.
     ///
     /// # Errors
     /// The body cannot be finished: the stream is reset.
@@ -81,7 +82,11 @@ impl Reply {
 
     /// An error or a redirect, with a line for people.
     pub(crate) fn status(status: u16) -> Self {
-        let text = format!("{status} {}\n", reason(status));
+        Self::text(status, format!("{status} {}\n", reason(status)))
+    }
+
+    /// An error, with what we say to people.
+    pub(crate) fn text(status: u16, text: String) -> Self {
         let reply = Self::empty(status)
             .with("content-type", "text/plain; charset=utf-8")
             .with("content-length", &text.len().to_string())

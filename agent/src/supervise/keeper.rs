@@ -17,7 +17,7 @@ use futures_lite::future::or;
 use ring::rand::{SecureRandom, SystemRandom};
 use spdy_protocol::{
     error::Error,
-    handshake::agreed,
+    handshake::{Features, agreed},
     limits,
     session::{Config, Side, Trace},
     tunnel::{self, Incoming, Tunnel},
@@ -28,6 +28,7 @@ use crate::{
     backoff::Cause,
     dial::{Dialer, Link},
     log::Quoted,
+    origin::forward,
     verify::Trust,
 };
 
@@ -79,6 +80,8 @@ pub(super) struct Keeper {
     dialer: Dialer,
     stopped: Receiver<()>,
     nudges: Receiver<Nudge>,
+    /// What the last handshake announced.
+    can: Features,
     /// Time without a tunnel up to `since`, since the last tunnel that lived long enough.
     away: Duration,
     /// When the last tunnel was lost, or the start.
@@ -108,6 +111,7 @@ impl Keeper {
             dialer,
             stopped,
             nudges,
+            can: Features::default(),
             away: Duration::ZERO,
             since: Instant::now(),
             draining: Vec::new(),
@@ -161,6 +165,7 @@ impl Keeper {
         let (target, settings) = (self.view.target(), self.shared.settings());
         self.dialer.set(target.tls.clone(), settings.dial);
         self.dialer.avoid(self.shared.occupied());
+        self.can = self.shared.can();
         let (shared, view) = (self.shared.clone(), self.view.clone());
         let put = || shared.put(&target.proxy);
         let dialled = async {
@@ -274,10 +279,10 @@ impl Keeper {
     ) -> (Tunnel, Incoming, impl Future<Output = Result<(), Error>> + 'static) {
         let (settings, log) = (self.shared.settings(), self.shared.log.clone());
         let theirs = link.welcome.as_ref().map(|welcome| welcome.can);
-        let (profile, features) = agreed(Shared::CAN, theirs);
+        let (profile, features) = agreed(self.can, theirs);
         let mut config = Config::new(Side::Server, profile, self.shared.budget.clone());
         config.stored_only = features.stored;
-        config.uploads = limits::UPLOADS;
+        config.uploads = if self.can.upgrade { forward::UPLOADS } else { limits::UPLOADS };
         config.grow = false;
         config.timings = settings.session;
         let address = self.dialer.address();

@@ -201,6 +201,15 @@ impl Shares {
         if state.found.iter().all(Result::is_ok) {
             return false;
         }
+        // Services come before shares.
+        let is_forwarded = state.options.forwards.iter().any(|service| {
+            let prefix = service.prefix().trim_end_matches('/').as_bytes();
+            let rest = path.strip_prefix(prefix);
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?')))
+        });
+        if is_forwarded {
+            return false;
+        }
         let first = path.split(|octet| matches!(octet, b'/' | b'?')).find(|part| !part.is_empty());
         let first: Vec<u8> = first.map(|part| percent_decode(part).collect()).unwrap_or_default();
         let shares = || state.options.shares.iter().zip(&state.found);

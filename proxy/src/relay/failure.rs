@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use spdy_protocol::{error::StreamError, tunnel::OpenError};
 
-use crate::log::Utc;
+use crate::{access::Denied, log::Utc};
 
 /// Why there is no response of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,16 @@ pub(crate) enum Failure {
     HeadTooLarge,
     /// A method that only forward proxies have.
     Method,
+    /// Nobody may come in to the origin yet.
+    Locked,
+    /// The origin asks for a password, which others could read on this connection.
+    Exposed,
+    /// The visitor shows no password, or a wrong one; the user that is asked for.
+    Password(String),
+    /// Wrong passwords came too often; seconds until another is looked at.
+    TooOften(u64),
+    /// Too many passwords wait to be checked.
+    Crowded,
     /// No origin has this name.
     Unknown,
     /// The origin's agent is not connected; since when, if it ever was.
@@ -49,8 +59,11 @@ impl Failure {
             Self::Request(_) | Self::Visitor => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::NOT_IMPLEMENTED,
+            Self::Locked | Self::Exposed => StatusCode::FORBIDDEN,
+            Self::Password(_) => StatusCode::UNAUTHORIZED,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unknown => StatusCode::NOT_FOUND,
-            Self::Away(_) | Self::Busy | Self::Refused | Self::Stalled => {
+            Self::Crowded | Self::Away(_) | Self::Busy | Self::Refused | Self::Stalled => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Reset | Self::Violation(_) | Self::Lost => StatusCode::BAD_GATEWAY,
@@ -62,7 +75,12 @@ impl Failure {
     pub(crate) const fn cause(&self) -> &'static str {
         match self {
             Self::Request(_) | Self::HeadTooLarge | Self::Visitor => "http_request_error",
-            Self::Method => "http_request_denied",
+            Self::Method
+            | Self::Locked
+            | Self::Exposed
+            | Self::Password(_)
+            | Self::TooOften(_)
+            | Self::Crowded => "http_request_denied",
             Self::Unknown => "destination_not_found",
             Self::Away(_) => "destination_unavailable",
             Self::Busy | Self::Stalled => "connection_limit_reached",
@@ -78,7 +96,16 @@ impl Failure {
     pub(crate) const fn is_of_visitor(&self) -> bool {
         matches!(
             self,
-            Self::Request(_) | Self::HeadTooLarge | Self::Method | Self::Unknown | Self::Visitor
+            Self::Request(_)
+                | Self::HeadTooLarge
+                | Self::Method
+                | Self::Locked
+                | Self::Exposed
+                | Self::Password(_)
+                | Self::TooOften(_)
+                | Self::Crowded
+                | Self::Unknown
+                | Self::Visitor
         )
     }
 
@@ -87,6 +114,11 @@ impl Failure {
             Self::Request(cause) => format!("The request is malformed: {cause}.\n"),
             Self::HeadTooLarge => "The request head is too large.\n".to_owned(),
             Self::Method => "This is no forward proxy.\n".to_owned(),
+            Self::Locked => LOCKED.to_owned(),
+            Self::Exposed => EXPOSED.to_owned(),
+            Self::Password(_) => "This origin asks for a user and a password.\n".to_owned(),
+            Self::TooOften(_) => "The password was wrong too often. Try again later.\n".to_owned(),
+            Self::Crowded => "Too many passwords are being checked.\n".to_owned(),
             Self::Unknown => "No origin has this name.\n".to_owned(),
             Self::Away(None) => "The origin is not connected.\n".to_owned(),
             Self::Away(Some(since)) => {
@@ -103,10 +135,11 @@ impl Failure {
         }
     }
 
-    const fn retry_after(&self) -> Option<&'static str> {
+    const fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Away(_) | Self::Busy => Some("5"),
-            Self::Refused | Self::Stalled => Some("1"),
+            Self::Away(_) | Self::Busy => Some(5),
+            Self::Crowded | Self::Refused | Self::Stalled => Some(1),
+            Self::TooOften(seconds) => Some(*seconds),
             _ => None,
         }
     }
@@ -125,9 +158,26 @@ impl Failure {
             }
         }
         if let Some(seconds) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Self::Password(user) = self {
+            let asks = format!("Basic realm=\"{user}\", charset=\"UTF-8\"");
+            if let Ok(asks) = HeaderValue::from_str(&asks) {
+                headers.insert(header::WWW_AUTHENTICATE, asks);
+            }
         }
         response
+    }
+}
+
+impl Failure {
+    /// Why `user`'s password does not let anybody in.
+    pub(crate) fn denied(denied: Denied, user: &str) -> Self {
+        match denied {
+            Denied::Wrong => Self::Password(user.to_owned()),
+            Denied::TooOften(seconds) => Self::TooOften(seconds),
+            Denied::Busy => Self::Crowded,
+        }
     }
 }
 
@@ -155,6 +205,12 @@ impl From<StreamError> for Failure {
     }
 }
 
+const LOCKED: &str = "Nobody may come in here yet. Whoever runs the proxy says who may:\n\
+    spdy-proxy access NAME password\nspdy-proxy access NAME open\n";
+const EXPOSED: &str = "This origin asks for a password, which anybody on the way could read on \
+    this connection: it is not encrypted. Come by https. Whoever runs the proxy turns that on by \
+    -t, or says by --behind-tls that a front end does it.\n";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +225,20 @@ mod tests {
         assert_eq!(status(Failure::Silent), 504);
         assert_eq!(status(OpenError::Head.into()), 431);
         assert_eq!(status(Failure::Unknown), 404);
+    }
+
+    #[test]
+    fn a_wrong_password_is_told_like_a_missing_one() {
+        let response = Failure::denied(Denied::Wrong, "nas1").response("id");
+        assert_eq!(response.status(), 401);
+        let asks = "Basic realm=\"nas1\", charset=\"UTF-8\"";
+        assert_eq!(response.headers()["www-authenticate"], asks);
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let response = Failure::denied(Denied::TooOften(42), "nas1").response("id");
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "42");
+        assert!(!response.headers().contains_key("www-authenticate"));
+        assert_eq!(Failure::denied(Denied::Busy, "nas1").response("id").status(), 503);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     /// Whether it spoke TLS to us.
     pub(super) is_secure: bool,
+    /// Whether its Authorization was for us, and is none of the agent's business.
+    pub(super) is_checked: bool,
 }
 
 impl Client {
@@ -60,6 +62,16 @@ pub(super) fn host(parts: &Parts) -> Result<&str, Failure> {
         return Err(BAD_HOST);
     }
     Ok(host)
+}
+
+/// The address that a request comes from: of a front end that may speak for its visitors, the last
+/// that it names, which is the one that it saw itself.
+pub(super) fn visitor(parts: &Parts, client: Client) -> IpAddr {
+    let named = || {
+        let all = parts.headers.get_all("x-forwarded-for");
+        all.iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+    };
+    client.is_trusted().then(named).flatten().unwrap_or(client.address)
 }
 
 /// The protocol that a request asks to change to (RFC 9110 7.8): the first that it names.
@@ -174,6 +186,7 @@ fn trusted<'a>(parts: &'a Parts, client: Client, name: &str) -> Option<&'a str> 
 fn is_replaced(name: &HeaderName, client: Client) -> bool {
     name == header::HOST
         || name == header::EXPECT
+        || name == header::AUTHORIZATION && client.is_checked
         || match name.as_str() {
             "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-request-id" => true,
             "forwarded" | "x-real-ip" => !client.is_trusted(),
@@ -199,10 +212,16 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    const STRANGER: Client =
-        Client { address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), is_secure: true };
-    const FRONT: Client =
-        Client { address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), is_secure: false };
+    const STRANGER: Client = Client {
+        address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+        is_secure: true,
+        is_checked: false,
+    };
+    const FRONT: Client = Client {
+        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        is_secure: false,
+        is_checked: false,
+    };
 
     fn all(head: &RequestHead, name: &str) -> Vec<String> {
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
@@ -244,6 +263,30 @@ mod tests {
         assert_eq!(head.scheme, "https");
         assert_eq!(all(&head, "x-forwarded-for"), ["198.51.100.1, 127.0.0.1"]);
         assert_eq!(all(&head, "x-forwarded-host"), ["nas1.example.com"]);
+    }
+
+    #[test]
+    fn a_password_for_us_goes_no_further() {
+        let parts = parts(&[("authorization", "Basic x"), ("cookie", "a=b")]);
+        let head = request(&parts, "nas1", STRANGER, "").unwrap();
+        assert_eq!(all(&head, "authorization"), ["Basic x"]);
+        let checked = Client { is_checked: true, ..STRANGER };
+        let head = request(&parts, "nas1", checked, "").unwrap();
+        assert!(all(&head, "authorization").is_empty());
+        assert_eq!(all(&head, "cookie"), ["a=b"]);
+    }
+
+    #[test]
+    fn a_visitor_is_whom_the_front_end_saw_last() {
+        let said = |values: &[&'static str], client| {
+            let headers: Vec<_> = values.iter().map(|value| ("x-forwarded-for", *value)).collect();
+            visitor(&parts(&headers), client).to_string()
+        };
+        assert_eq!(said(&["10.0.0.1, 198.51.100.1"], FRONT), "198.51.100.1");
+        assert_eq!(said(&["10.0.0.1", "2001:db8::1"], FRONT), "2001:db8::1");
+        assert_eq!(said(&["nonsense"], FRONT), "127.0.0.1");
+        assert_eq!(said(&[], FRONT), "127.0.0.1");
+        assert_eq!(said(&["198.51.100.1"], STRANGER), "192.0.2.7");
     }
 
     #[test]

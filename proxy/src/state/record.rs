@@ -1,16 +1,17 @@
 //! What the proxy keeps of one origin, and who may speak for it.
 //!
 //! It owns the rules: a join secret is used once and dies at its time; two tokens are valid from
-//! a rotation until the new one was used once. Only hashes are kept. It does not touch files.
+//! a rotation until the new one was used once. Only hashes are kept. Beside them stands which
+//! visitors may come in ([`crate::access`]). It does not touch files.
 
-use std::{
-    hint::black_box,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 
-use crate::config;
+use crate::{
+    access::{Access, equal},
+    config,
+};
 
 /// SHA-256 of a token or of a join secret.
 pub(crate) type Hash = [u8; 32];
@@ -26,6 +27,8 @@ pub(crate) struct Record {
     join: Option<(Hash, SystemTime)>,
     /// When an agent joined.
     joined: Option<SystemTime>,
+    /// Which visitors may come in.
+    access: Access,
 }
 
 /// What a token is worth.
@@ -52,6 +55,7 @@ impl Record {
                 "join" => join.0 = parse_hash(&entry.value),
                 "join-expires" => join.1 = parse_time(&entry.value),
                 "joined" => record.joined = parse_time(&entry.value),
+                "access" => record.access = Access::parse(&entry.value),
                 _ => {}
             }
         }
@@ -84,6 +88,9 @@ impl Record {
         if let Some(joined) = self.joined {
             line("joined", seconds(joined));
         }
+        if let Some(access) = self.access.text() {
+            line("access", access);
+        }
         text
     }
 
@@ -98,7 +105,8 @@ impl Record {
     pub(crate) fn join(&mut self, secret: &Hash, token: Hash, now: SystemTime) -> bool {
         let valid = self.join.is_some_and(|(held, expires)| equal(&held, secret) && now < expires);
         if valid {
-            *self = Self { token: Some(token), next: None, join: None, joined: Some(now) };
+            let access = std::mem::take(&mut self.access);
+            *self = Self { token: Some(token), joined: Some(now), access, ..Self::default() };
         }
         valid
     }
@@ -125,6 +133,16 @@ impl Record {
         }
     }
 
+    /// Changes which visitors may come in.
+    pub(crate) fn set_access(&mut self, access: Access) {
+        self.access = access;
+    }
+
+    /// Which visitors may come in.
+    pub(crate) const fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Whether an agent has joined.
     pub(crate) const fn is_joined(&self) -> bool {
         self.token.is_some()
@@ -134,12 +152,6 @@ impl Record {
     pub(crate) fn join_left(&self, now: SystemTime) -> Option<Duration> {
         self.join.and_then(|(_, expires)| expires.duration_since(now).ok())
     }
-}
-
-/// Whether two hashes are equal, in a time that tells nothing about where they differ.
-fn equal(one: &Hash, other: &Hash) -> bool {
-    let differences = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
-    black_box(differences) == 0
 }
 
 fn parse_hash(text: &str) -> Option<Hash> {
@@ -210,10 +222,21 @@ mod tests {
     }
 
     #[test]
+    fn access_outlives_a_join_and_its_absence_lets_nobody_in() {
+        let mut record = joined();
+        assert_eq!(Record::parse(&record.format()).access(), &Access::Locked);
+        record.set_access(Access::Open);
+        record.expect(SECRET, at(200));
+        assert!(record.join(&SECRET, NEXT, at(150)));
+        assert_eq!(record.access(), &Access::Open);
+    }
+
+    #[test]
     fn records_survive_their_text() {
         let mut record = joined();
         record.rotate(NEXT);
         record.expect(SECRET, at(1_000));
+        record.set_access(Access::Open);
         assert_eq!(Record::parse(&record.format()), record);
         assert_eq!(Record::parse("token xyz\nfuture thing\n"), Record::default());
     }

@@ -35,6 +35,7 @@ use spdy_protocol::{
     session::{Config, Side},
     tunnel::{Stream, Tunnel, tunnel},
 };
+use spdy_proxy::access::Access;
 
 use super::{LIMIT, Proxy, pattern};
 
@@ -103,6 +104,7 @@ pub fn sha256(octets: &[u8]) -> [u8; 32] {
 
 /// Pairs and joins an origin, with the token of its role.
 pub fn join(proxy: &Proxy, role: &Role) {
+    proxy.state.set_access(&role.origin, Access::Open).unwrap();
     let secret = proxy.state.pair(&role.origin, LIMIT).unwrap();
     let credentials = Credentials::Join(BASE64URL_NOPAD.encode(&secret));
     let put = role.put(credentials, Some(sha256(role.token.as_bytes())));

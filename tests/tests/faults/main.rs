@@ -124,7 +124,8 @@ fn start_again(state: &Path, http: SocketAddr, tunnel: SocketAddr, args: &[&str]
 /// `spdy-proxy pair` and `spdy-agent join`; returns the agent's configuration.
 fn join(state: &Path, tunnel: SocketAddr, root: &TempRoot) -> std::path::PathBuf {
     let mut pair = Command::new(binary("spdy-proxy"));
-    pair.args(["pair", "nas1", "--address", &tunnel.to_string(), "--state-dir"]).arg(state);
+    pair.args(["pair", "nas1", "--access", "open", "--address", &tunnel.to_string()]);
+    pair.arg("--state-dir").arg(state);
     let paired = pair.output().unwrap();
     assert!(paired.status.success(), "{}", String::from_utf8_lossy(&paired.stderr));
     let code = String::from_utf8(paired.stdout).unwrap();
