@@ -231,14 +231,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         })?,
         None => Level::Info,
     };
-    let name = match flags.name.as_ref().or(top.name.as_ref()) {
-        Some(name) if is_origin_name(name) => name.clone(),
-        Some(name) => {
-            let rule = "must be 1 to 63 of a-z, 0-9 and -";
-            return Err(ConfigError::Usage(format!("name {name} {rule}")));
-        }
-        None => name_of_host(),
-    };
+    let name = name(flags, file)?;
     let forwards = forwards(flags, top)?;
     let shares = shares(flags, top, !forwards.is_empty())?;
     for share in &shares {
@@ -248,7 +241,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
             return Err(ConfigError::Usage(problem));
         }
     }
-    let proxies = proxies(flags, file)?;
+    let proxies: Vec<Proxy> = proxies(flags, file)?.into_iter().map(|(proxy, _)| proxy).collect();
     let follow_peers = flags.follow_peers || top.follow_peers;
     if follow_peers && !proxies.iter().any(|proxy| matches!(proxy.trust, Trust::Pins(_))) {
         let problem = "follow-peers needs a pin: that is what a named proxy must prove";
@@ -278,6 +271,21 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     };
     let settings = Settings::new(name, origin, log);
     Ok(Settings { proxies, follow_peers, session_debug: debug, ..settings })
+}
+
+/// The name we are reached by.
+///
+/// # Errors
+/// It is none.
+pub fn name(flags: &Options, file: &File) -> Result<String, ConfigError> {
+    match flags.name.as_ref().or(file.options.name.as_ref()) {
+        Some(name) if is_origin_name(name) => Ok(name.clone()),
+        Some(name) => {
+            let rule = "must be 1 to 63 of a-z, 0-9 and -";
+            Err(ConfigError::Usage(format!("name {name} {rule}")))
+        }
+        None => Ok(name_of_host()),
+    }
 }
 
 /// A new `instance`.
@@ -360,7 +368,10 @@ fn forwards(flags: &Options, top: &Options) -> Result<Vec<Service>, ConfigError>
 
 /// What is served: the shares of the flags if they name any, else those of the file. There must be
 /// one unless something else is served.
-fn shares(
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn shares(
     flags: &Options,
     top: &Options,
     may_be_none: bool,
@@ -419,7 +430,11 @@ fn follow_into(flags: &Options, top: &Options) -> Result<Vec<PathBuf>, ConfigErr
     folders.collect()
 }
 
-fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
+/// The proxies, each with the file that its token is from. Reads files, which may block.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn proxies(flags: &Options, file: &File) -> Result<Vec<(Proxy, Option<PathBuf>)>, ConfigError> {
     let top = &file.options;
     let mut addresses: Vec<&str> = flags.proxies.iter().map(String::as_str).collect();
     if addresses.is_empty() {
@@ -429,12 +444,12 @@ fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
     if addresses.is_empty() {
         addresses.push(DEFAULT_PROXY);
     }
-    let mut proxies: Vec<Proxy> = Vec::new();
+    let mut proxies: Vec<(Proxy, Option<PathBuf>)> = Vec::new();
     for text in addresses {
         let address = Address::parse(text).ok_or_else(|| {
             ConfigError::Usage(format!("proxy {text} is not HOST:PORT or [v6]:PORT"))
         })?;
-        if proxies.iter().any(|proxy| proxy.address == address) {
+        if proxies.iter().any(|(proxy, _)| proxy.address == address) {
             continue;
         }
         let none = Access::default();
@@ -443,7 +458,7 @@ fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
         let access = Access::layered([&flags.access, own, &top.access]);
         let trust = trust(&access, &address)?;
         let token = access.token_file.as_deref().map(token).transpose()?;
-        proxies.push(Proxy { address, trust, token });
+        proxies.push((Proxy { address, trust, token }, access.token_file));
     }
     Ok(proxies)
 }

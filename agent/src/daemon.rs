@@ -11,8 +11,11 @@ use futures_lite::{StreamExt as _, future::or};
 
 use crate::{
     config::{self, ConfigError, File, Options},
+    control::{Answer, Control},
+    doctor::{self, Finding},
     log::{Log, Quoted},
     network::{self, Watch},
+    status,
     supervise::{Agent, Settings, StartError},
 };
 
@@ -82,6 +85,10 @@ pub fn serve(source: Source) -> Result<(), DaemonError> {
     let source = Rc::new(source);
     let (stop, stopped) = async_channel::bounded::<()>(1);
     let (cut, was_cut) = async_channel::bounded::<()>(1);
+    let control = listen(&source, &log);
+    let answering = control
+        .clone()
+        .map(|control| agent.spawn(converse(agent.clone(), source.clone(), control)));
     let _tasks = [
         agent.spawn(obey(agent.clone(), source, signals, [stop, cut])),
         agent.spawn(watch(agent.clone(), log)),
@@ -93,12 +100,19 @@ pub fn serve(source: Source) -> Result<(), DaemonError> {
     block_on(or(agent.run(stopped), async {
         let _ = was_cut.recv().await;
     }));
+    drop(answering);
+    if let Some(control) = control {
+        control.close();
+    }
     Ok(())
 }
 
 /// Reads the settings again. What is wrong with them is one line in the log, and all stays as it
 /// was.
-pub async fn reload(agent: &Agent, source: &Source) {
+///
+/// # Errors
+/// What is wrong.
+pub async fn reload(agent: &Agent, source: &Source) -> Result<(), String> {
     let (source, instance) = (source.clone(), agent.settings().instance);
     let settled = unblock(move || source.settle(Some(instance))).await;
     let reloaded = match settled {
@@ -109,7 +123,7 @@ pub async fn reload(agent: &Agent, source: &Source) {
         Err(error) => Err(error.to_string()),
     };
     let settings = agent.settings();
-    match reloaded {
+    match &reloaded {
         Ok(()) => settings.log.info(format_args!(
             "event=reloaded name={} shares={} proxies={}",
             settings.name,
@@ -118,9 +132,10 @@ pub async fn reload(agent: &Agent, source: &Source) {
         )),
         Err(reason) => settings.log.error(format_args!(
             "event=reload_failed reason={} action=\"all stays as it was\"",
-            Quoted(&reason)
+            Quoted(reason)
         )),
     }
+    reloaded
 }
 
 /// Does what signals ask for; `ends`: dropped one after the other.
@@ -134,7 +149,8 @@ async fn obey(
     while let Some(signal) = signals.next().await {
         let log = agent.settings().log.clone();
         match signal {
-            Ok(Signal::Hup) => reload(&agent, &source).await,
+            // Its own line has said what is wrong.
+            Ok(Signal::Hup) => drop(reload(&agent, &source).await),
             _ => {
                 let is_first = ends.len() == 2;
                 drop(ends.next());
@@ -176,6 +192,72 @@ async fn watch(agent: Rc<Agent>, log: Log) {
     }
 }
 
+fn listen(source: &Source, log: &Log) -> Option<Rc<Control>> {
+    match Control::open(source.path().as_deref()) {
+        Ok(control) => {
+            let socket = control.path().to_string_lossy();
+            log.debug(format_args!("event=control socket={}", Quoted(&socket)));
+            Some(Rc::new(control))
+        }
+        Err(error) => {
+            log.warn(format_args!(
+                "event=no_control reason={} action=\"status and doctor cannot ask this agent\"",
+                Quoted(&error.to_string())
+            ));
+            None
+        }
+    }
+}
+
+/// Answers who asks on the socket.
+async fn converse(agent: Rc<Agent>, source: Rc<Source>, control: Rc<Control>) {
+    // Who comes while this many are served waits in the kernel.
+    let (enter, leave) = async_channel::bounded(CALLERS_MAX);
+    loop {
+        // Both ends are here: this cannot fail.
+        let _ = enter.send(()).await;
+        match control.accept().await {
+            Ok(mut caller) => {
+                let (agent, source, leave) = (agent.clone(), source.clone(), leave.clone());
+                let held = agent.clone();
+                let task = async move {
+                    // Who goes away needs no answer.
+                    if let Ok(question) = caller.question().await {
+                        let _ = caller.answer(&answer(&agent, &source, &question).await).await;
+                    }
+                    let _ = leave.try_recv();
+                };
+                held.spawn(task).detach();
+            }
+            Err(_) => {
+                let _ = leave.try_recv();
+                Timer::after(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(agent: &Agent, source: &Source, question: &str) -> Answer {
+    match question {
+        "status" | "json" => {
+            let report = agent.report().await;
+            let words = if question == "json" { status::json } else { status::text };
+            Answer { code: (!status::is_well(&report)).into(), text: words(&report) }
+        }
+        "doctor" => {
+            let (report, settings) = (agent.report().await, agent.settings());
+            let findings = doctor::of_running(&report, &settings.proxies, settings.dial).await;
+            let code = findings.iter().any(Finding::is_wrong).into();
+            Answer { code, text: findings.iter().map(|finding| format!("{finding}\n")).collect() }
+        }
+        "reload" => match reload(agent, source).await {
+            Ok(()) => Answer { code: 0, text: "the running agent knows\n".to_owned() },
+            Err(reason) => Answer { code: 1, text: format!("the running agent: {reason}\n") },
+        },
+        _ => Answer { code: EXIT_USAGE, text: "unknown question\n".to_owned() },
+    }
+}
+
 fn announce(settings: &Settings) {
     announce_insecure(settings);
     settings.log.info(format_args!(
@@ -205,5 +287,11 @@ fn announce_insecure(settings: &Settings) {
     }
 }
 
+/// Who is answered at a time.
+const CALLERS_MAX: usize = 8;
+/// Pause after a failed accept: the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Exit code of who asks for what does not exist.
+const EXIT_USAGE: u8 = 64;
 /// Pause before a broken socket of the kernel's is opened again.
 const WATCH_PAUSE: Duration = Duration::from_secs(10);

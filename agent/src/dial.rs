@@ -14,7 +14,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use async_io::Timer;
@@ -31,6 +31,7 @@ pub use self::{
     error::{DialError, Phase},
 };
 use crate::{
+    civil,
     resolve::{Answer, Resolver},
     socket::Socket,
     verify::Pin,
@@ -132,18 +133,7 @@ impl Dialer {
     /// # Errors
     /// Of all addresses, what came farthest; [`DialError::cause`] tells how long to wait.
     pub async fn dial(&mut self, put: &dyn Fn() -> Put) -> Result<Link, DialError> {
-        let (mut addresses, unresolved) = self.resolve().await?;
-        if let Some((inside, avoided)) = &self.named {
-            let may = |ip: IpAddr| ip == *inside || !is_inside(ip);
-            addresses.retain(|address| may(address.ip()) && !avoided.contains(address));
-            if addresses.is_empty() {
-                return Err(DialError::Forbidden);
-            }
-        }
-        let name = ServerName::try_from(self.address.host().to_owned())
-            .map_err(|_| DialError::Connect(io::ErrorKind::InvalidInput.into()))?;
-        let connector = TlsConnector::from(self.tls.clone());
-        let mut race = Race::new(addresses.clone(), connector, name, self.timings);
+        let (mut race, mut addresses, unresolved) = self.start().await?;
         // Boxed, as the handshake: each future that one is handed through holds it twice.
         let racing = Box::pin(async {
             // Ends: each turn takes an address that was not yet tried.
@@ -168,6 +158,33 @@ impl Dialer {
         addresses.insert(0, link.peer);
         self.good = addresses;
         Ok(link)
+    }
+
+    /// Dials up to TLS and closes the connection: whether there is somebody who is trusted.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn knock(&mut self) -> Result<SocketAddr, DialError> {
+        let (mut race, ..) = self.start().await?;
+        Ok(deadline(self.timings.whole, Phase::Whole, race.next()).await??.1)
+    }
+
+    /// A race between all addresses that may be dialled; these, and what the resolver said if they
+    /// are old.
+    async fn start(&mut self) -> Result<(Race, Vec<SocketAddr>, Option<DialError>), DialError> {
+        let (mut addresses, unresolved) = self.resolve().await?;
+        if let Some((inside, avoided)) = &self.named {
+            let may = |ip: IpAddr| ip == *inside || !is_inside(ip);
+            addresses.retain(|address| may(address.ip()) && !avoided.contains(address));
+            if addresses.is_empty() {
+                return Err(DialError::Forbidden);
+            }
+        }
+        let name = ServerName::try_from(self.address.host().to_owned())
+            .map_err(|_| DialError::Connect(io::ErrorKind::InvalidInput.into()))?;
+        let connector = TlsConnector::from(self.tls.clone());
+        let race = Race::new(addresses.clone(), connector, name, self.timings);
+        Ok((race, addresses, unresolved))
     }
 
     /// All addresses of the proxy, v6 and v4 in turns; where the resolver failed, those of the last
@@ -213,6 +230,15 @@ pub struct Link {
     pub peer: SocketAddr,
     /// The pin of its key.
     pub pin: Option<Pin>,
+}
+
+impl Link {
+    /// The proxy's clock less ours in seconds, if it told its time; asked just after the handshake.
+    #[must_use]
+    pub fn clock_off(&self) -> Option<i64> {
+        let theirs = self.welcome.as_ref()?.time?.duration_since(UNIX_EPOCH).ok()?;
+        Some(i64::try_from(theirs.as_secs()).ok()?.saturating_sub(civil::now()))
+    }
 }
 
 /// Sends PUT and reads the answer, not one octet more than it needs to look at.

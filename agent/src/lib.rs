@@ -9,7 +9,17 @@
 
 pub mod args;
 
+pub mod command;
+
+pub mod rotate;
+
 pub mod daemon;
+
+pub mod doctor;
+
+pub mod status;
+
+pub mod control;
 
 pub mod join;
 

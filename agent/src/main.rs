@@ -9,16 +9,21 @@ use std::{
 use async_io::block_on;
 use spdy_agent::{
     args::{self, Command},
+    command,
     config::{self, ConfigError},
+    control::Answer,
     daemon::{self, DaemonError, Source},
     dial::Timings,
     join::{self, JoinError},
+    rotate::RotateError,
 };
 
 /// What ends the program other than well, with its line on stderr.
 enum Failure {
     Usage(String),
     Other(String),
+    /// It was said on stdout.
+    Said(u8),
 }
 
 impl From<ConfigError> for Failure {
@@ -35,13 +40,16 @@ fn main() -> ExitCode {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Serve { options, config }) => serve(*options, config),
         Ok(Command::Join { code, config }) => join(code, config.as_deref()),
-        Ok(Command::Status { .. } | Command::Doctor { .. } | Command::Rotate { .. }) => {
-            Err(Failure::Usage("not in this version".to_owned()))
+        Ok(Command::Status { json, config }) => {
+            command::status(json, config.as_deref()).map_err(Failure::Other).and_then(say)
         }
+        Ok(Command::Doctor { config }) => say(command::doctor(config.as_deref())),
+        Ok(Command::Rotate { config }) => rotate(config.as_deref()),
         Err(problem) => Err(Failure::Usage(problem)),
     };
     let (line, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Said(code)) => return ExitCode::from(code),
         Err(Failure::Usage(line)) => (line, EXIT_USAGE),
         Err(Failure::Other(line)) => (line, EXIT_FAILURE),
     };
@@ -72,6 +80,19 @@ fn join(code: Option<String>, named: Option<&Path>) -> Result<(), Failure> {
         "joined {} as {}\nconfiguration: {config}\nstart with: spdy-agent{named} -r DIR\n",
         joined.address, joined.name
     ))
+}
+
+fn rotate(config: Option<&Path>) -> Result<(), Failure> {
+    let rotated = command::rotate(config);
+    say(rotated.map_err(|error| match error {
+        RotateError::Config(error) => error.into(),
+        error => Failure::Other(error.to_string()),
+    })?)
+}
+
+fn say(answer: Answer) -> Result<(), Failure> {
+    print(&answer.text)?;
+    if answer.code == 0 { Ok(()) } else { Err(Failure::Said(answer.code)) }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -44,7 +44,7 @@ use self::{
     view::View,
 };
 pub use self::{
-    shares::ShareReport,
+    shares::{ShareReport, examine_share},
     view::{ProxyReport, Stage},
 };
 use crate::{
@@ -169,6 +169,8 @@ pub struct Report {
     pub proxies: Vec<ProxyReport>,
     /// Its shares.
     pub shares: Vec<ShareReport>,
+    /// Time that requests have waited for the disks, in sum.
+    pub disk_wait: Duration,
 }
 
 /// An agent. It has its own executor, so that any number of agents can run in one process and each
@@ -292,7 +294,9 @@ impl Agent {
     pub async fn report(&self) -> Report {
         let shares = self.shared.shares.report().await;
         let proxies = self.keepers.borrow().iter().map(|kept| kept.view.report()).collect();
-        Report { name: self.shared.settings().name.clone(), started: self.started, proxies, shares }
+        let disk_wait = self.shared.shares.disk_wait();
+        let name = self.shared.settings().name.clone();
+        Report { name, started: self.started, proxies, shares, disk_wait }
     }
 
     /// What it runs with.

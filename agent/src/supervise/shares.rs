@@ -42,8 +42,13 @@ pub(super) struct Shares {
 #[derive(Debug)]
 struct State {
     options: Options,
-    found: Vec<Found>,
+    /// By share; `None` before the first look.
+    found: Vec<Option<Found>>,
+    /// Whether the origin is made of these options.
+    is_current: bool,
     origin: Option<Rc<Origin>>,
+    /// What requests waited for the disk under origins before this one.
+    disk_wait: Duration,
     looked: Instant,
     /// Open while somebody looks.
     looking: Option<Receiver<()>>,
@@ -82,7 +87,9 @@ impl Shares {
             state: RefCell::new(State {
                 options,
                 found: Vec::new(),
+                is_current: false,
                 origin: None,
+                disk_wait: Duration::ZERO,
                 looked: Instant::now(),
                 looking: None,
             }),
@@ -97,8 +104,15 @@ impl Shares {
         let found = self.pool.run(move || look(&shares)).await;
         {
             let mut state = self.state.borrow_mut();
+            let old = state.options.shares.iter().zip(&state.found);
+            let kept = options.shares.iter().map(|share| {
+                let before = old.clone().find(|(old, _)| *old == share);
+                before.and_then(|(_, found)| found.clone())
+            });
+            state.found = kept.collect();
             state.options = options;
-            state.found.clear();
+            // Whatever was found: the options are others.
+            state.is_current = false;
         }
         self.take(found);
     }
@@ -143,6 +157,13 @@ impl Shares {
         }
     }
 
+    /// Time that requests have waited for the disks, in sum.
+    pub(super) fn disk_wait(&self) -> Duration {
+        let state = self.state.borrow();
+        let now = state.origin.as_ref().map_or(Duration::ZERO, |origin| origin.disk_wait());
+        state.disk_wait + now
+    }
+
     /// All shares as they are now, asked on the pool. May wake a disk.
     pub(super) async fn report(&self) -> Vec<ShareReport> {
         let shares = self.state.borrow().options.shares.clone();
@@ -151,7 +172,7 @@ impl Shares {
             ..named(share)
         });
         let silent: Vec<_> = silent.collect();
-        let asked = self.pool.run(move || shares.iter().map(examine).collect());
+        let asked = self.pool.run(move || shares.iter().map(examine_share).collect());
         or(asked, async {
             Timer::after(REPORT_MAX).await;
             silent
@@ -162,43 +183,51 @@ impl Shares {
     /// Makes the origin of what was found, if anything is new.
     fn take(&self, found: Vec<Found>) {
         let mut state = self.state.borrow_mut();
-        if state.found == found && state.origin.is_some() {
+        let found: Vec<_> = found.into_iter().map(Some).collect();
+        if state.is_current && state.found == found {
             return;
         }
         let mut options = state.options.clone();
-        let (wanted, mut there) = (state.options.shares.clone(), found.iter());
-        options.shares.retain(|_| there.next().is_some_and(Result::is_ok));
+        let mut there = found.iter();
+        options.shares.retain(|_| matches!(there.next(), Some(Some(Ok(_)))));
         match Origin::new(&options, self.log.clone()) {
-            Ok(origin) => state.origin = Some(Rc::new(origin)),
+            Ok(origin) => {
+                let old = state.origin.replace(Rc::new(origin));
+                state.disk_wait += old.map_or(Duration::ZERO, |old| old.disk_wait());
+            }
             // It went between two looks; the next one will tell.
             Err(_) => return,
         }
-        for (at, share) in wanted.iter().enumerate() {
-            let (old, new) = (state.found.get(at), &found[at]);
-            let share = format_args!(
-                "path=/{} folder={}",
-                share.name,
-                Quoted(&share.path.to_string_lossy())
-            );
-            match (old, new) {
-                (Some(Err(_)), Ok(_)) => self.log.info(format_args!("event=share_present {share}")),
-                (Some(Ok(old)), Ok(new)) if old != new => {
-                    self.log.info(format_args!("event=share_changed {share}"));
-                }
-                (None | Some(Ok(_)), Err(reason)) => self.log.warn(format_args!(
-                    "event=share_absent {share} reason={} action=waiting",
-                    Quoted(reason)
-                )),
-                _ => {}
+        for (at, share) in state.options.shares.iter().enumerate() {
+            let before = state.found.get(at).and_then(Option::as_ref);
+            if let Some(now) = &found[at] {
+                self.tell(share, before, now);
             }
         }
-        state.found = found;
+        (state.found, state.is_current) = (found, true);
+    }
+
+    /// Logs what changed.
+    fn tell(&self, share: &ShareOptions, before: Option<&Found>, now: &Found) {
+        let folder = share.path.to_string_lossy();
+        let share = format_args!("path=/{} folder={}", share.name, Quoted(&folder));
+        match (before, now) {
+            (Some(Err(_)), Ok(_)) => self.log.info(format_args!("event=share_present {share}")),
+            (Some(Ok(before)), Ok(now)) if before != now => {
+                self.log.info(format_args!("event=share_changed {share}"));
+            }
+            (None | Some(Ok(_)), Err(reason)) => self.log.warn(format_args!(
+                "event=share_absent {share} reason={} action=waiting",
+                Quoted(reason)
+            )),
+            _ => {}
+        }
     }
 
     /// Whether a path lies in a share that is not there.
     fn is_absent(&self, path: &[u8]) -> bool {
         let state = self.state.borrow();
-        if state.found.iter().all(Result::is_ok) {
+        if !state.found.iter().flatten().any(Result::is_err) {
             return false;
         }
         // Services come before shares.
@@ -214,7 +243,7 @@ impl Shares {
         let first: Vec<u8> = first.map(|part| percent_decode(part).collect()).unwrap_or_default();
         let shares = || state.options.shares.iter().zip(&state.found);
         let named = |name: &[u8]| shares().find(|(share, _)| share.name.as_bytes() == name);
-        named(&first).or_else(|| named(b"")).is_some_and(|(_, found)| found.is_err())
+        named(&first).or_else(|| named(b"")).is_some_and(|(_, found)| matches!(found, Some(Err(_))))
     }
 
     async fn refuse(&self, request: &RequestHead, stream: &Stream) {
@@ -287,7 +316,8 @@ fn named(share: &ShareOptions) -> ShareReport {
 }
 
 /// What there is to say of a share. Blocks.
-pub(super) fn examine(share: &ShareOptions) -> ShareReport {
+#[must_use]
+pub fn examine_share(share: &ShareOptions) -> ShareReport {
     let mut report = named(share);
     report.problem = check_root(&share.path).err().map(|error| error.to_string());
     if report.problem.is_none() {

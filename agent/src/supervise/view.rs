@@ -73,6 +73,8 @@ pub struct ProxyReport {
     pub counters: Counters,
     /// Octets received and sent by all tunnels so far.
     pub octets: (u64, u64),
+    /// The proxy's clock less ours at the last handshake, in seconds, if it told its time.
+    pub clock_off: Option<i64>,
 }
 
 /// See the module.
@@ -100,6 +102,7 @@ struct Seen {
     /// Of the tunnel before.
     last: Counters,
     octets: (u64, u64),
+    clock_off: Option<i64>,
 }
 
 /// What the log was told since the last success.
@@ -128,6 +131,7 @@ impl View {
                 tunnel: None,
                 last: Counters::default(),
                 octets: (0, 0),
+                clock_off: None,
             }),
             told: RefCell::default(),
         }
@@ -164,6 +168,7 @@ impl View {
         (seen.stage, seen.since) = (Stage::Connected, Instant::now());
         (seen.peer, seen.pin, seen.epoch) = (Some(link.peer), link.pin, epoch);
         seen.id = link.welcome.as_ref().map(|welcome| welcome.id.clone()).unwrap_or_default();
+        seen.clock_off = link.clock_off();
         seen.tunnels += 1;
     }
 
@@ -230,6 +235,7 @@ impl View {
             epoch: seen.epoch,
             tunnels: seen.tunnels,
             counters: live.unwrap_or(seen.last),
+            clock_off: seen.clock_off,
             octets: (seen.octets.0 + now.octets_received, seen.octets.1 + now.octets_sent),
         }
     }
