@@ -82,7 +82,7 @@ impl Control {
         if !folder.is_dir() {
             fs::DirBuilder::new().mode(0o700).create(folder)?;
         }
-        sweep(folder);
+        sweep(folder, SWEPT_AFTER);
         let own = config.map_or_else(|| "process".to_owned(), name_of);
         // Another agent may run with the same file, or the one before may not have ended yet.
         let also = folder.join(format!("{own}-{}{SUFFIX}", std::process::id()));
@@ -148,18 +148,11 @@ pub fn ask(path: &Path, question: &str, patience: Duration) -> io::Result<Answer
 pub fn find(config: Option<&Path>, only: bool) -> Vec<PathBuf> {
     let named = config.filter(|_| only).map(name_of);
     let prefixes = named.as_deref().map_or(PREFIXES.to_vec(), |named| vec![named]);
-    let mut found: Vec<PathBuf> = Vec::new();
-    let entries = folders(config).into_iter().filter_map(|folder| fs::read_dir(folder).ok());
-    for entry in entries.flatten().flatten() {
-        let is_ours = entry.file_name().to_str().is_some_and(|name| {
-            name.ends_with(SUFFIX) && prefixes.iter().any(|prefix| name.starts_with(prefix))
-        });
-        let path = entry.path();
-        if is_ours && !found.contains(&path) && found.len() < FOUND_MAX {
-            found.push(path);
-        }
-    }
+    let folders = folders(config);
+    let all = folders.iter().flat_map(|folder| sockets_in(folder, &prefixes));
+    let mut found: Vec<_> = all.take(FOUND_MAX).collect();
     found.sort();
+    found.dedup();
     found
 }
 
@@ -204,26 +197,27 @@ fn bind(path: &Path) -> io::Result<(UnixListener, PathBuf)> {
     Ok((bound?, path.to_owned()))
 }
 
-/// Removes the sockets of processes that are gone.
-fn sweep(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten().take(FOUND_MAX) {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| {
-            let name = name.strip_suffix(SUFFIX)?;
-            PREFIXES.iter().find(|prefix| name.starts_with(**prefix))?;
-            name.rsplit_once('-')?.1.parse::<u32>().ok()
-        });
-        let is_gone = process.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists());
-        let is_dead = |path: &Path| {
-            UnixStream::connect(path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        };
-        // Its number may be one of another namespace, so that alone says nothing.
-        if is_gone && is_dead(&entry.path()) {
-            let _ = fs::remove_file(entry.path());
+/// Removes what killed agents left behind. A fresh one may be about to listen.
+fn sweep(folder: &Path, age: Duration) {
+    for path in sockets_in(folder, &PREFIXES).take(FOUND_MAX) {
+        let made = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
+        let is_old = made.and_then(|made| made.elapsed().ok()).is_some_and(|is| is >= age);
+        let is_dead = is_old
+            && UnixStream::connect(&path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if is_dead {
+            let _ = fs::remove_file(path);
         }
     }
+}
+
+fn sockets_in<'p>(folder: &Path, prefixes: &'p [&str]) -> impl Iterator<Item = PathBuf> + use<'p> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let name = entry.file_name();
+        let name = name.to_str()?.strip_suffix(SUFFIX)?;
+        prefixes.iter().any(|prefix| name.starts_with(prefix)).then(|| entry.path())
+    })
 }
 
 async fn late<T>() -> io::Result<T> {
@@ -241,6 +235,8 @@ const QUESTION_MAX: usize = 64;
 const ANSWER_MAX: u64 = 1 << 20;
 /// Time that who asks has to ask, and to read the answer.
 const CALLER_MAX: Duration = Duration::from_secs(5);
+/// Age at which the socket of nobody is removed.
+const SWEPT_AFTER: Duration = Duration::from_secs(60);
 /// Sockets that are looked at.
 const FOUND_MAX: usize = 256;
 
@@ -281,10 +277,12 @@ mod tests {
         assert!(path.exists());
         let third = Control::open_in(&folder.0, Some(&config)).unwrap();
         assert_eq!(third.path(), path);
-        // And files of processes that are gone are swept; the number is above the kernel's limit.
-        let gone = folder.0.join("process-99999999.sock");
+        // What nobody takes over is swept, but not at once.
+        let gone = folder.0.join("process-1.sock");
         drop(UnixListener::bind(&gone).unwrap());
-        sweep(&folder.0);
+        sweep(&folder.0, SWEPT_AFTER);
+        assert!(gone.exists());
+        sweep(&folder.0, Duration::ZERO);
         assert!(!gone.exists() && path.exists());
         third.close();
         assert!(!path.exists() && second.path().exists());
