@@ -149,9 +149,17 @@ struct Flags {
     #[argh(option, arg_name = "dir")]
     follow_into: Vec<PathBuf>,
 
+    /// octets of the largest file that visitors may put (default: as the disk has room)
+    #[argh(option, arg_name = "octets")]
+    max_upload: Option<u64>,
+
     /// serve names that begin with a dot, too
     #[argh(switch)]
     show_hidden: bool,
+
+    /// list a folder even if it has an index.html
+    #[argh(switch)]
+    no_index: bool,
 
     /// log every request and session to stderr
     #[argh(switch, short = 's')]
@@ -192,7 +200,9 @@ impl From<Flags> for Options {
             allow_write: flags.allow_write,
             shares,
             follow_into: flags.follow_into,
+            max_upload: flags.max_upload,
             show_hidden: flags.show_hidden,
+            no_index: flags.no_index,
             session_debug: flags.session_debug,
             log: flags.log,
         }
@@ -290,7 +300,9 @@ mod tests {
             allow_write: true,
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
+            max_upload: Some(5),
             show_hidden: true,
+            no_index: true,
             session_debug: true,
             log: Some("debug".into()),
         };
@@ -298,14 +310,14 @@ mod tests {
                       --follow-peers --name nas --token-file t --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
                       --follow-into /mnt/b --forward /x=http://h \
-                      --forward /y=http://h,keep-host --show-hidden -s --log debug";
+                      --forward /y=http://h,keep-host --max-upload 5 --show-hidden --no-index -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --follow-peers --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
                       --follow-into=/mnt/b --forward=/x=http://h \
-                      --forward=/y=http://h,keep-host --show-hidden -s --log=debug";
+                      --forward=/y=http://h,keep-host --max-upload=5 --show-hidden --no-index -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -321,6 +333,7 @@ mod tests {
             &["extra"],
             &["--forward"],
             &["--allow-write=yes"],
+            &["--max-upload", "1G"],
             &["status", "now"],
             &["doctor", "--json"],
             &["-r", "/x", "doctor"],

@@ -68,8 +68,12 @@ pub struct Options {
     pub shares: Vec<(String, bool)>,
     /// `follow-into`: folders that links in the shares may lead into.
     pub follow_into: Vec<PathBuf>,
+    /// `max-upload`: octets of the largest file that is taken.
+    pub max_upload: Option<u64>,
     /// `show-hidden`: names that begin with a dot are served.
     pub show_hidden: bool,
+    /// `no-index`: a folder is listed even if it has an index.html.
+    pub no_index: bool,
     /// `session-debug`.
     pub session_debug: bool,
     /// `log`: the level.
@@ -182,8 +186,17 @@ impl File {
                 options.follow_into.push(path(key, value, folder)?);
                 Ok(())
             }
+            "max-upload" => {
+                let octets = word(key, value)?.parse();
+                let octets = octets.map_err(|_| format!("{key} {value} is no number of octets"))?;
+                once(&mut options.max_upload, key, octets)
+            }
             "show-hidden" => {
                 options.show_hidden = switch(key, value)?;
+                Ok(())
+            }
+            "no-index" => {
+                options.no_index = switch(key, value)?;
                 Ok(())
             }
             "proxy" => {
@@ -265,7 +278,9 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         shares,
         forwards,
         show_hidden: flags.show_hidden || top.show_hidden,
+        index: !(flags.no_index || top.no_index),
         follow_into: follow_into(flags, top)?,
+        max_upload: flags.max_upload.or(top.max_upload),
         instance,
         ..origin::Options::new("")
     };
@@ -623,6 +638,7 @@ mod tests {
             ("root", 1),
             ("root /a\nroot /b", 2),
             ("allow-write maybe", 1),
+            ("max-upload 1G", 1),
             ("[proxy a:1]\nroot /x", 2),
             ("root /a\nforward /x=https://h", 2),
             ("[proxy]", 1),
@@ -638,7 +654,8 @@ mod tests {
 
     #[test]
     fn shares_have_names_paths_and_switches() {
-        let text = "insecure\nshow-hidden\nshare films=/\nshare-rw in = sub dir\n";
+        let text = "insecure\nshow-hidden\nno-index\nmax-upload 7\nshare films=/\n\
+                    share-rw in = sub dir\n";
         let file = parse(text).unwrap();
         assert_eq!(file.options.shares[1], ("in=/etc/x/sub dir".to_owned(), true));
         let one = |shares: &[(&str, bool)], root: Option<&str>, allow_write| {
@@ -649,7 +666,8 @@ mod tests {
         let settings = one(&[("a=/", false), ("b=/usr", true)], Some("/etc"), true).unwrap();
         let names = settings.origin.shares.iter().map(|share| (&*share.name, share.writable));
         assert_eq!(names.collect::<Vec<_>>(), [("", true), ("a", false), ("b", true)]);
-        assert!(settings.origin.show_hidden);
+        assert!(settings.origin.show_hidden && !settings.origin.index);
+        assert_eq!(settings.origin.max_upload, Some(7));
         let follow = |folder: &str| {
             let (root, follow_into) = (Some("/".into()), vec![folder.into()]);
             settle(&Options { root, follow_into, ..Options::default() }, &file)

@@ -12,6 +12,8 @@ mod write;
 
 mod share;
 
+mod pages;
+
 mod archive;
 
 mod subtitle;
@@ -35,6 +37,8 @@ mod range;
 mod path;
 
 mod mime;
+
+mod token;
 
 mod date;
 
@@ -67,6 +71,7 @@ use path::{PathError, Target};
 use quota::Quota;
 use reply::{Body, Reply};
 use share::{Share, Tools};
+use write::{Change, Changes};
 
 /// What is served, and how.
 #[derive(Clone, Debug)]
@@ -77,12 +82,16 @@ pub struct Options {
     pub forwards: Vec<forward::Service>,
     /// Whether names that begin with a dot are served and listed. Default no.
     pub show_hidden: bool,
+    /// Whether index.html is shown instead of the list of its folder. Default yes.
+    pub index: bool,
     /// Absolute paths of folders that links in the shares may lead into. Default none.
     pub follow_into: Vec<PathBuf>,
     /// Whether `openat2` may be used where the kernel has it. Default yes.
     pub use_openat2: bool,
     /// Threads that read and write files. Default [`pool::THREADS`].
     pub threads: usize,
+    /// Octets of the largest file that is taken. Default as the disk has room.
+    pub max_upload: Option<u64>,
     /// Longest wait for the rest of a request whose answer did not need it. Default 5 s.
     pub linger: Duration,
     /// Makes the entity tags of one NAS differ from those of another.
@@ -98,9 +107,11 @@ impl Options {
             shares: vec![root],
             forwards: Vec::new(),
             show_hidden: false,
+            index: true,
             follow_into: Vec::new(),
             use_openat2: true,
             threads: pool::THREADS,
+            max_upload: None,
             linger: Duration::from_secs(5),
             instance: [0; 16],
         }
@@ -131,6 +142,7 @@ pub struct Origin {
     forwards: Forwards,
     shares: Vec<Share>,
     tools: Tools,
+    changes: Changes,
     linger: Duration,
     blocks: Quota,
     date: RefCell<(i64, String)>,
@@ -138,13 +150,14 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Opens the folders.
+    /// Opens the folders and removes what is left there of uploads of a former process.
     ///
     /// # Errors
-    /// One does not exist, is no folder or may not be read.
+    /// One does not exist, is no folder or may not be read; the system has no random numbers.
     pub fn new(options: &Options, log: Log) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
         hasher.write(&options.instance);
+        let names = options.shares.iter().filter(|share| !share.name.is_empty());
         let shares = options.shares.iter().map(|share| {
             Ok(Share {
                 name: share.name.as_bytes().into(),
@@ -152,10 +165,20 @@ impl Origin {
                 writable: share.writable,
             })
         });
+        let shares = shares.collect::<io::Result<Vec<Share>>>()?;
+        for share in shares.iter().filter(|share| share.writable) {
+            write::sweep(&share.root, date::seconds(SystemTime::now()));
+        }
+        let tools = Tools::new(hasher.finish(), options.threads, options.show_hidden);
         Ok(Self {
             forwards: Forwards::new(options.forwards.clone(), log.clone()),
-            shares: shares.collect::<io::Result<_>>()?,
-            tools: Tools::new(hasher.finish(), options.threads, options.show_hidden),
+            shares,
+            tools: Tools {
+                index: options.index,
+                shares: names.map(|share| share.name.as_bytes().into()).collect(),
+                ..tools.map_err(|_| io::Error::other("the system has no random numbers"))?
+            },
+            changes: Changes::new(options.max_upload),
             linger: options.linger,
             blocks: Quota::new(body::BLOCKS),
             date: RefCell::new((0, String::new())),
@@ -253,7 +276,9 @@ impl Origin {
             return Ok(Reply::status(501));
         }
         if method == "OPTIONS" && request.path == b"*" {
-            return Ok(with_allow(Reply::empty(204), self.shares.iter().any(|one| one.writable)));
+            let is_writable = self.shares.iter().any(|share| share.writable);
+            let writes = if is_writable { write::METHODS } else { &[] };
+            return Ok(Reply::empty(204).with("allow", &allowed(writes)));
         }
         let (raw, query) = path::split_query(&request.path);
         let target = match Target::parse(raw, self.tools.hidden) {
@@ -263,32 +288,38 @@ impl Origin {
             Err(PathError::TooLong) => return Ok(Reply::status(414)),
             Err(PathError::Elsewhere(location)) => return Ok(share::redirect(location, query)),
         };
-        let Some((share, target)) = self.place(target) else { return Ok(Reply::status(404)) };
+        if target.first().is_none() && !self.shares.iter().any(|share| share.name.is_empty()) {
+            let answer = match method {
+                "GET" => share::shares(&self.tools, request, &target, query).await,
+                "HEAD" => share::shares(&self.tools, request, &target, query).await.without_body(),
+                "OPTIONS" => Reply::empty(204).with("allow", &allowed(&[])),
+                _ => Reply::status(405).with("allow", &allowed(&[])),
+            };
+            return Ok(answer);
+        }
+        let Some((share, target)) = share::place(&self.shares, target) else {
+            return Ok(Reply::status(404));
+        };
+        let writes = if share.writable { write::methods(&target, query) } else { &[] };
         match method {
+            method if writes.contains(&method) => {
+                let (shares, tools, changes) = (&self.shares, &self.tools, &self.changes);
+                let (target, shares) = (&target, shares.as_slice());
+                let change =
+                    Change { share, shares, tools, changes, request, target, query, stream };
+                change.answer().await.map_err(BodyError::from)
+            }
             "GET" => Ok(share.read(&self.tools, request, &target, query, now).await),
             "HEAD" => {
                 let reply = share.read(&self.tools, request, &target, query, now).await;
                 Ok(reply.without_body())
             }
-            "OPTIONS" => Ok(with_allow(Reply::empty(204), share.writable)),
-            method if share.writable && write::METHODS.contains(&method) => {
-                write::answer(share, &self.tools, request, &target, query, now, stream)
-                    .await
-                    .map_err(BodyError::from)
+            "OPTIONS" => {
+                let reply = Reply::empty(204).with("allow", &allowed(writes));
+                let is_writable = share.writable;
+                Ok(if is_writable { write::with_uploads(reply, &self.changes) } else { reply })
             }
-            _ => Ok(with_allow(Reply::status(405), share.writable)),
-        }
-    }
-
-    /// The share that a path lies in, and the place there. A share by name comes before what the
-    /// one at `/` holds under that name.
-    fn place(&self, target: Target) -> Option<(&Share, Target)> {
-        let named = target.first().and_then(|first| {
-            self.shares.iter().find(|share| !share.name.is_empty() && *share.name == *first)
-        });
-        match named {
-            Some(share) => Some((share, target.in_share())),
-            None => self.shares.iter().find(|share| share.name.is_empty()).map(|top| (top, target)),
+            _ => Ok(Reply::status(405).with("allow", &allowed(writes))),
         }
     }
 
@@ -348,10 +379,10 @@ impl fmt::Display for Exchange<'_> {
     }
 }
 
-fn with_allow(reply: Reply, writable: bool) -> Reply {
-    let methods: Vec<_> =
-        READS.iter().chain(write::METHODS.iter().filter(|_| writable)).copied().collect();
-    reply.with("allow", &methods.join(", "))
+/// `Allow`: what can be read can be read everywhere.
+fn allowed(writes: &[&str]) -> String {
+    let writes = writes.iter().filter(|method| !READS.contains(method));
+    READS.iter().chain(writes).copied().collect::<Vec<_>>().join(", ")
 }
 
 const READS: &[&str] = &["GET", "HEAD", "OPTIONS"];

@@ -1,10 +1,12 @@
 //! Keeps a tunnel to every proxy, for ever.
 //!
-//! It owns the settings of a running agent and which proxies there is a [`Keeper`] for: those of
+//! It owns the settings of a running agent and which proxies there is a keeper for: those of
 //! the configuration, which may change while it runs, and those that they name. How to dial and how
 //! long to wait are [`crate::dial`]'s and [`crate::backoff`]'s.
 
 mod keeper;
+
+mod shared;
 
 mod view;
 
@@ -13,33 +15,23 @@ mod shares;
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    future::{Future, poll_fn},
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    rc::{Rc, Weak},
+    future::Future,
+    net::IpAddr,
+    rc::Rc,
     sync::Arc,
-    task::Poll,
     time::{Duration, SystemTime},
 };
 
 use async_channel::{Receiver, Sender};
 use async_executor::{LocalExecutor, Task};
-use async_io::Timer;
 use async_rustls::rustls::ClientConfig;
 use futures_lite::future::or;
 use ring::rand::{SecureRandom, SystemRandom};
-use spdy_protocol::{
-    budget::Budget,
-    error::Error,
-    frame::Reason,
-    handshake::{Credentials, Features, Hello, Put},
-    head::RequestHead,
-    limits,
-    tunnel::{Incoming, Stream, Tunnel},
-};
+use spdy_protocol::{budget::Budget, limits};
 
 use self::{
     keeper::{Keeper, Nudge},
+    shared::Shared,
     shares::Shares,
     view::View,
 };
@@ -428,142 +420,6 @@ struct Naming {
     from: IpAddr,
     /// None when its session is over.
     peers: Vec<String>,
-}
-
-/// What the keepers of one agent have in common.
-struct Shared {
-    /// Weak: the tasks hold this, and the executor holds the tasks.
-    executor: Weak<LocalExecutor<'static>>,
-    shares: Rc<Shares>,
-    budget: Arc<Budget>,
-    run: [u8; 8],
-    epoch: Cell<u64>,
-    naming: Sender<Naming>,
-    /// Where the proxies of the configuration answered last.
-    connected: RefCell<Vec<(Address, SocketAddr)>>,
-    settings: RefCell<Rc<Settings>>,
-    log: Log,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// What the tunnel announces. Without services there is nothing to change the protocol with,
-    /// and a request that asks to would hold its stream open for nothing.
-    fn can(&self) -> Features {
-        Features { stored: true, upgrade: self.settings().has_services(), splice: false }
-    }
-
-    fn put(&self, proxy: &Proxy) -> Put {
-        let epoch = self.epoch.get() + 1;
-        self.epoch.set(epoch);
-        let settings = self.settings();
-        let token = proxy.token.as_ref().filter(|_| proxy.trust.is_verified());
-        Put {
-            host: proxy.address.to_string(),
-            credentials: token
-                .map_or(Credentials::None, |token| Credentials::Bearer(token.secret().to_owned())),
-            hello: Some(Hello {
-                origin: settings.name.clone(),
-                instance: settings.instance,
-                run: self.run,
-                epoch,
-                can: self.can(),
-                software: SOFTWARE.to_owned(),
-                register: None,
-            }),
-        }
-    }
-
-    /// Serves what the proxy asks for, until no more can come. A request's task ends with its
-    /// stream, and every stream ends with its tunnel.
-    async fn accept(&self, tunnel: &Tunnel, incoming: &mut Incoming) -> Accepted {
-        loop {
-            let mut accept = pin!(incoming.accept());
-            let next = poll_fn(|cx| match accept.as_mut().poll(cx) {
-                Poll::Ready(Some(request)) => Poll::Ready(Ok(request)),
-                Poll::Ready(None) => Poll::Ready(Err(Accepted::Ended)),
-                // GOAWAY wakes who accepts.
-                Poll::Pending if !tunnel.is_open() => Poll::Ready(Err(Accepted::Last)),
-                Poll::Pending => Poll::Pending,
-            });
-            match next.await {
-                Ok((head, stream)) => self.serve(head, stream),
-                Err(last) => return last,
-            }
-        }
-    }
-
-    /// Waits for the end of a tunnel that drains; after the grace it is cut.
-    async fn finish(
-        &self,
-        tunnel: &Tunnel,
-        incoming: &mut Incoming,
-        driver: &mut Task<Result<(), Error>>,
-    ) {
-        let drained = async {
-            while let Some((head, stream)) = incoming.accept().await {
-                self.serve(head, stream);
-            }
-            true
-        };
-        let grace = self.settings().grace;
-        let late = async {
-            Timer::after(grace).await;
-            false
-        };
-        if !or(drained, late).await {
-            tunnel.close(Reason::Ok);
-        }
-        // The driver bounds the time that its last frames have.
-        let _ = driver.await;
-    }
-
-    fn serve(&self, head: RequestHead, stream: Stream) {
-        if let Some(look) = self.shares.look_again() {
-            self.spawn(look).detach();
-        }
-        self.spawn(self.shares.clone().serve(head, stream)).detach();
-    }
-
-    fn settings(&self) -> Rc<Settings> {
-        self.settings.borrow().clone()
-    }
-
-    fn name_peers(&self, by: Rc<View>, from: IpAddr, peers: Vec<String>) {
-        // Fails when the agent is about to end.
-        let _ = self.naming.try_send(Naming { by, from, peers });
-    }
-
-    fn on_connected(&self, address: &Address, peer: SocketAddr) {
-        let mut connected = self.connected.borrow_mut();
-        connected.retain(|(known, _)| known != address);
-        connected.push((address.clone(), peer));
-    }
-
-    /// Where the proxies of the configuration are. A tunnel there for a peer would be a second one
-    /// to the same proxy, and take the name from the first.
-    fn occupied(&self) -> Vec<SocketAddr> {
-        self.connected.borrow().iter().map(|(_, peer)| *peer).collect()
-    }
-
-    fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> Task<T> {
-        let executor = self.executor.upgrade();
-        executor.expect("who calls this is a task of that executor").spawn(task)
-    }
-}
-
-/// Why nothing is accepted any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepted {
-    /// The proxy said GOAWAY; what it asked for before that still runs.
-    Last,
-    /// The session has ended.
-    Ended,
 }
 
 /// What we call ourselves in the handshake.

@@ -23,7 +23,10 @@ use spdy_protocol::{
     tunnel::{self, Incoming, Tunnel},
 };
 
-use super::{Accepted, Shared, view::View};
+use super::{
+    shared::{Accepted, Shared},
+    view::View,
+};
 use crate::{
     backoff::Cause,
     dial::{Dialer, Link},
