@@ -146,11 +146,17 @@ async fn obey(
     ends: [async_channel::Sender<()>; 2],
 ) {
     let mut ends = ends.into_iter();
+    let mut reloading = None;
     while let Some(signal) = signals.next().await {
         let log = agent.settings().log.clone();
         match signal {
-            // Its own line has said what is wrong.
-            Ok(Signal::Hup) => drop(reload(&agent, &source).await),
+            Ok(Signal::Hup) => {
+                let (held, source) = (agent.clone(), source.clone());
+                // Beside this, so that a disk that hangs does not keep it from ending; the log
+                // says what is wrong. One that still runs is given up for the newer one.
+                let again = async move { drop(reload(&held, &source).await) };
+                drop(reloading.replace(agent.spawn(again)));
+            }
             _ => {
                 let is_first = ends.len() == 2;
                 drop(ends.next());

@@ -12,10 +12,10 @@ use crate::{
     supervise::{ProxyReport, Report, ShareReport, Stage},
 };
 
-/// Whether nothing is wrong: every proxy is connected, every share can be used.
+/// Whether nothing is wrong: every proxy of the configuration is connected, every share can be used.
 #[must_use]
 pub fn is_well(report: &Report) -> bool {
-    report.proxies.iter().all(|proxy| proxy.stage == Stage::Connected)
+    report.proxies.iter().all(|proxy| proxy.is_peer || proxy.stage == Stage::Connected)
         && report.shares.iter().all(|share| share.problem.is_none() && share.read_only.is_none())
 }
 

@@ -102,10 +102,14 @@ impl DialError {
 
     /// What rustls says comes wrapped in an `io::Error`.
     pub(super) fn from_tls(error: io::Error) -> Self {
+        Self::from_tls_at(error, civil::now())
+    }
+
+    fn from_tls_at(error: io::Error, now: i64) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-            )) if !civil::is_plausible(civil::now()) => Self::Clock,
+            )) if !civil::is_plausible(now) => Self::Clock,
             Some(error) => Self::Tls(error.clone()),
             None => Self::Transport(error),
         }
@@ -143,10 +147,12 @@ mod tests {
         let wrapped =
             |error| DialError::from_tls(io::Error::new(io::ErrorKind::InvalidData, error));
         assert_eq!(wrapped(rustls::Error::General("pin".to_owned())).cause(), Cause::Tls);
-        // The clock of the machine that runs the tests is right, so the certificate is wrong.
-        let early = rustls::Error::InvalidCertificate(CertificateError::NotValidYet);
-        assert_eq!(wrapped(early).cause(), Cause::Tls);
-        assert_eq!(DialError::Clock.cause(), Cause::Network);
+        // A certificate of tomorrow is wrong, unless it is the clock that is.
+        for (now, cause) in [(1_800_000_000, Cause::Tls), (86_400, Cause::Network)] {
+            let early = rustls::Error::InvalidCertificate(CertificateError::NotValidYet);
+            let early = io::Error::new(io::ErrorKind::InvalidData, early);
+            assert_eq!(DialError::from_tls_at(early, now).cause(), cause);
+        }
         let reset = DialError::from_tls(io::ErrorKind::ConnectionReset.into());
         assert_eq!(reset.cause(), Cause::Network);
     }

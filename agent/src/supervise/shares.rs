@@ -101,7 +101,13 @@ impl Shares {
     /// Serves others from now on. Requests that run finish as they began.
     pub(super) async fn replace(&self, options: Options) {
         let shares = options.shares.clone();
-        let found = self.pool.run(move || look(&shares)).await;
+        let silent = vec![Err(SILENT.to_owned()); shares.len()];
+        let looked = self.pool.run(move || look(&shares));
+        let found = or(looked, async {
+            Timer::after(LOOK_MAX).await;
+            silent
+        })
+        .await;
         {
             let mut state = self.state.borrow_mut();
             let old = state.options.shares.iter().zip(&state.found);
@@ -167,10 +173,9 @@ impl Shares {
     /// All shares as they are now, asked on the pool. May wake a disk.
     pub(super) async fn report(&self) -> Vec<ShareReport> {
         let shares = self.state.borrow().options.shares.clone();
-        let silent = shares.iter().map(|share| ShareReport {
-            problem: Some("the disk does not answer".to_owned()),
-            ..named(share)
-        });
+        let silent = shares
+            .iter()
+            .map(|share| ShareReport { problem: Some(SILENT.to_owned()), ..named(share) });
         let silent: Vec<_> = silent.collect();
         let asked = self.pool.run(move || shares.iter().map(examine_share).collect());
         or(asked, async {
@@ -331,7 +336,8 @@ pub fn examine_share(share: &ShareOptions) -> ShareReport {
     report
 }
 
-/// Longest wait of a request for a look at its folder: a disk that spins up.
+const SILENT: &str = "the disk does not answer";
+/// Longest wait for a look at the folders: a disk that spins up.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 /// Longest wait of a report for the disks.
 const REPORT_MAX: Duration = Duration::from_secs(3);
