@@ -26,6 +26,23 @@ pub enum Command {
         /// `--config`.
         config: Option<PathBuf>,
     },
+    /// Say how running agents are.
+    Status {
+        /// As JSON.
+        json: bool,
+        /// `--config`: only the agent of this file.
+        config: Option<PathBuf>,
+    },
+    /// Find out what is wrong.
+    Doctor {
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
+    /// Take new tokens.
+    Rotate {
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
     /// Print this and end with success: `--help`, `--version`.
     Print(String),
 }
@@ -49,7 +66,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["spdy-agent"], &words) {
+    let mut flags = match Flags::from_args(&["spdy-agent"], &words) {
         Ok(flags) => flags,
         Err(exit) if exit.status.is_ok() => return Ok(Command::Print(exit.output)),
         Err(exit) => return Err(one_line(&exit.output)),
@@ -57,18 +74,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
     if flags.version {
         return Ok(Command::Print(format!("spdy-agent {}\n", env!("CARGO_PKG_VERSION"))));
     }
-    let Some(Subcommand::Join(join)) = flags.command else {
-        return Ok(Command::Serve {
-            config: flags.config.clone(),
-            options: Box::new(flags.into()),
-        });
+    let (config, command) = (flags.config.clone(), flags.command.take());
+    let options = Options::from(flags);
+    let Some(command) = command else {
+        return Ok(Command::Serve { options: Box::new(options), config });
     };
-    let code = join.code;
-    let config = join.config.or_else(|| flags.config.clone());
-    if Options::from(Flags { config: None, command: None, ..flags }) != Options::default() {
-        return Err("join takes no other flag than --config".to_owned());
+    if options != Options::default() {
+        return Err("a command takes no flag of the agent but --config".to_owned());
     }
-    Ok(Command::Join { code, config })
+    Ok(match command {
+        Subcommand::Join(join) => Command::Join { code: join.code, config: join.config.or(config) },
+        Subcommand::Status(status) => {
+            Command::Status { json: status.json, config: status.config.or(config) }
+        }
+        Subcommand::Doctor(doctor) => Command::Doctor { config: doctor.config.or(config) },
+        Subcommand::Rotate(rotate) => Command::Rotate { config: rotate.config.or(config) },
+    })
 }
 
 /// Serves a folder of this machine through a tunnel to spdy-proxy.
@@ -86,6 +107,10 @@ struct Flags {
     /// PEM file of authorities that issued the proxy's certificate
     #[argh(option, arg_name = "file")]
     ca: Option<PathBuf>,
+
+    /// dial other proxies, too, that these name and that prove one of their pins
+    #[argh(switch)]
+    follow_peers: bool,
 
     /// SHA-256 of the proxy's public key, hexadecimal or base64; may be repeated
     #[argh(option, arg_name = "sha256")]
@@ -169,6 +194,7 @@ impl From<Flags> for Options {
                 insecure: flags.insecure,
                 token_file: flags.token_file,
             },
+            follow_peers: flags.follow_peers,
             name: flags.name,
             forwards: flags.forward,
             allow_write: flags.allow_write,
@@ -187,6 +213,9 @@ impl From<Flags> for Options {
 #[argh(subcommand)]
 enum Subcommand {
     Join(Join),
+    Status(Status),
+    Doctor(Doctor),
+    Rotate(Rotate),
 }
 
 /// Registers this machine with a proxy and writes the configuration.
@@ -198,6 +227,37 @@ struct Join {
     code: Option<String>,
 
     /// configuration file to write (default /etc/spdy-agent/agent.conf for root, else the user's)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Says how the running agents of this machine are.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "status", help_triggers("-h", "--help"))]
+struct Status {
+    /// print JSON, one line for each agent
+    #[argh(switch)]
+    json: bool,
+
+    /// only the agent that runs with this configuration file
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Finds out what is wrong and says what to do.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "doctor", help_triggers("-h", "--help"))]
+struct Doctor {
+    /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Takes a new token from this machine to each proxy; the old one ends when the new one is used.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rotate", help_triggers("-h", "--help"))]
+struct Rotate {
+    /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
 }
@@ -234,6 +294,7 @@ mod tests {
                 insecure: true,
                 token_file: Some("t".into()),
             },
+            follow_peers: true,
             name: Some("nas".into()),
             forwards: vec!["/x=http://h".into(), "/y=http://h,keep-host".into()],
             allow_write: true,
@@ -246,14 +307,14 @@ mod tests {
             log: Some("debug".into()),
         };
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
-                      --name nas --token-file t --allow-write --share films=/srv/a=b \
+                      --follow-peers --name nas --token-file t --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
                       --follow-into /mnt/b --forward /x=http://h \
                       --forward /y=http://h,keep-host --max-upload 5 --show-hidden --no-index -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
-                      --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
+                      --insecure --follow-peers --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
                       --follow-into=/mnt/b --forward=/x=http://h \
                       --forward=/y=http://h,keep-host --max-upload=5 --show-hidden --no-index -s --log=debug";
@@ -273,9 +334,10 @@ mod tests {
             &["--forward"],
             &["--allow-write=yes"],
             &["--max-upload", "1G"],
-            &["status"],
-            &["doctor"],
-            &["rotate"],
+            &["status", "now"],
+            &["doctor", "--json"],
+            &["-r", "/x", "doctor"],
+            &["rotate", "--pin", "x"],
             &["join", "a", "b"],
             &["join", "--root", "/x"],
             &["--root", "/x", "join", "code"],
@@ -303,6 +365,21 @@ mod tests {
         assert_eq!(with(&["join", "CODE"]), (Some("CODE".into()), None));
         assert_eq!(with(&["join", "CODE", "--config=f"]), (Some("CODE".into()), Some("f".into())));
         assert_eq!(with(&["--config", "f", "join"]), (None, Some("f".into())));
+    }
+
+    #[test]
+    fn commands_take_the_configuration_before_and_behind() {
+        let config = Some(PathBuf::from("f"));
+        for (name, wanted) in [
+            ("status", Command::Status { json: false, config: config.clone() }),
+            ("doctor", Command::Doctor { config: config.clone() }),
+            ("rotate", Command::Rotate { config: config.clone() }),
+        ] {
+            assert_eq!(parsed(&[name, "--config", "f"]), Ok(wanted.clone()));
+            assert_eq!(parsed(&["--config=f", name]), Ok(wanted));
+        }
+        let json = parsed(&["status", "--json"]);
+        assert_eq!(json, Ok(Command::Status { json: true, config: None }));
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Options {
     pub proxies: Vec<String>,
     /// `ca`, `pin`, `insecure`, `token-file`.
     pub access: Access,
+    /// `follow-peers`: proxies that others name are dialled, too.
+    pub follow_peers: bool,
     /// `name`: the name we are reached by.
     pub name: Option<String>,
     /// `forward`: services that requests are passed to.
@@ -201,6 +203,10 @@ impl File {
                 options.proxies.push(word(key, value)?.to_owned());
                 Ok(())
             }
+            "follow-peers" => {
+                options.follow_peers = switch(key, value)?;
+                Ok(())
+            }
             "forward" => {
                 Service::parse(value)?;
                 options.forwards.push(value.to_owned());
@@ -225,8 +231,8 @@ impl File {
     }
 }
 
-/// Settings of flags over a file over defaults. Everything is checked here, also that folder and
-/// files can be read.
+/// Settings of flags over a file over defaults. Everything is checked here, also that files can be
+/// read; only folders may be missing.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -238,14 +244,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         })?,
         None => Level::Info,
     };
-    let name = match flags.name.as_ref().or(top.name.as_ref()) {
-        Some(name) if is_origin_name(name) => name.clone(),
-        Some(name) => {
-            let rule = "must be 1 to 63 of a-z, 0-9 and -";
-            return Err(ConfigError::Usage(format!("name {name} {rule}")));
-        }
-        None => name_of_host(),
-    };
+    let name = name(flags, file)?;
     let forwards = forwards(flags, top)?;
     let shares = shares(flags, top, !forwards.is_empty())?;
     for share in &shares {
@@ -255,12 +254,19 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
             return Err(ConfigError::Usage(problem));
         }
     }
-    let proxies = proxies(flags, file)?;
+    let proxies: Vec<Proxy> = proxies(flags, file)?.into_iter().map(|(proxy, _)| proxy).collect();
+    let follow_peers = flags.follow_peers || top.follow_peers;
+    if follow_peers && !proxies.iter().any(|proxy| matches!(proxy.trust, Trust::Pins(_))) {
+        let problem = "follow-peers needs a pin: that is what a named proxy must prove";
+        return Err(ConfigError::Usage(problem.to_owned()));
+    }
     for share in &shares {
-        origin::check_root(&share.path).map_err(|error| {
+        // A disk may come later, and its folder with it. A file never becomes a folder.
+        if share.path.exists() && !share.path.is_dir() {
             let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
-            ConfigError::Failure(format!("{what} {}: {error}", share.path.display()))
-        })?;
+            let path = share.path.display();
+            return Err(ConfigError::Failure(format!("{what} {path}: is not a folder")));
+        }
     }
     let instance = match file.instance {
         Some(instance) => instance,
@@ -278,7 +284,23 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         instance,
         ..origin::Options::new("")
     };
-    Ok(Settings { proxies, session_debug: debug, ..Settings::new(name, origin, log) })
+    let settings = Settings::new(name, origin, log);
+    Ok(Settings { proxies, follow_peers, session_debug: debug, ..settings })
+}
+
+/// The name we are reached by.
+///
+/// # Errors
+/// It is none.
+pub fn name(flags: &Options, file: &File) -> Result<String, ConfigError> {
+    match flags.name.as_ref().or(file.options.name.as_ref()) {
+        Some(name) if is_origin_name(name) => Ok(name.clone()),
+        Some(name) => {
+            let rule = "must be 1 to 63 of a-z, 0-9 and -";
+            Err(ConfigError::Usage(format!("name {name} {rule}")))
+        }
+        None => Ok(name_of_host()),
+    }
 }
 
 /// A new `instance`.
@@ -361,7 +383,10 @@ fn forwards(flags: &Options, top: &Options) -> Result<Vec<Service>, ConfigError>
 
 /// What is served: the shares of the flags if they name any, else those of the file. There must be
 /// one unless something else is served.
-fn shares(
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn shares(
     flags: &Options,
     top: &Options,
     may_be_none: bool,
@@ -420,7 +445,11 @@ fn follow_into(flags: &Options, top: &Options) -> Result<Vec<PathBuf>, ConfigErr
     folders.collect()
 }
 
-fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
+/// The proxies, each with the file that its token is from. Reads files, which may block.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn proxies(flags: &Options, file: &File) -> Result<Vec<(Proxy, Option<PathBuf>)>, ConfigError> {
     let top = &file.options;
     let mut addresses: Vec<&str> = flags.proxies.iter().map(String::as_str).collect();
     if addresses.is_empty() {
@@ -430,12 +459,12 @@ fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
     if addresses.is_empty() {
         addresses.push(DEFAULT_PROXY);
     }
-    let mut proxies: Vec<Proxy> = Vec::new();
+    let mut proxies: Vec<(Proxy, Option<PathBuf>)> = Vec::new();
     for text in addresses {
         let address = Address::parse(text).ok_or_else(|| {
             ConfigError::Usage(format!("proxy {text} is not HOST:PORT or [v6]:PORT"))
         })?;
-        if proxies.iter().any(|proxy| proxy.address == address) {
+        if proxies.iter().any(|(proxy, _)| proxy.address == address) {
             continue;
         }
         let none = Access::default();
@@ -444,7 +473,7 @@ fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
         let access = Access::layered([&flags.access, own, &top.access]);
         let trust = trust(&access, &address)?;
         let token = access.token_file.as_deref().map(token).transpose()?;
-        proxies.push(Proxy { address, trust, token });
+        proxies.push((Proxy { address, trust, token }, access.token_file));
     }
     Ok(proxies)
 }
@@ -656,8 +685,9 @@ mod tests {
         ] {
             assert!(matches!(one(shares, None, write), Err(ConfigError::Usage(_))), "{shares:?}");
         }
-        let absent = one(&[("a=/nowhere", false)], None, false);
-        assert!(matches!(absent, Err(ConfigError::Failure(_))));
+        assert!(one(&[("a=/nowhere", false)], None, false).is_ok());
+        let file = one(&[("a=/etc/passwd", false)], None, false);
+        assert!(matches!(file, Err(ConfigError::Failure(_))));
     }
 
     #[test]
@@ -703,6 +733,10 @@ mod tests {
     #[test]
     fn senseless_options_are_usage_errors() {
         let none = File::default();
+        let access = Access { insecure: true, ..Access::default() };
+        let peers = Options { follow_peers: true, access, ..flags() };
+        assert!(usage(&peers, &none).contains("needs a pin"));
+        assert!(settle(&Options { follow_peers: true, ..flags() }, &none).unwrap().follow_peers);
         let access = Access::default();
         assert!(usage(&Options { access, ..flags() }, &none).contains("--pin"));
         assert!(usage(&Options { root: None, ..flags() }, &none).contains("-r DIR"));
@@ -730,8 +764,8 @@ mod tests {
 
     #[test]
     fn missing_files_are_failures() {
-        let root = Some(PathBuf::from("/nonexistent/root"));
-        assert!(failure(&Options { root, ..flags() }).contains("/nonexistent/root"));
+        let root = Some(PathBuf::from("/dev/null"));
+        assert!(failure(&Options { root, ..flags() }).contains("/dev/null"));
         let access = Access { token_file: Some("/nonexistent/token".into()), ..flags().access };
         assert!(failure(&Options { access, ..flags() }).contains("/nonexistent/token"));
         let access = Access { token_file: Some("/dev/null".into()), ..flags().access };

@@ -186,6 +186,12 @@ impl Origin {
         })
     }
 
+    /// Time that requests have waited for the disk, in sum.
+    #[must_use]
+    pub fn disk_wait(&self) -> Duration {
+        self.tools.pool.time_waited()
+    }
+
     /// Answers one request. Safe to drop: the stream is reset, an upload leaves nothing behind.
     pub async fn serve(self: Rc<Self>, request: RequestHead, stream: Stream) {
         let begun = self.log.is_on(Level::Debug).then(Instant::now);

@@ -39,6 +39,15 @@ impl Pin {
     }
 }
 
+impl Pin {
+    /// The pin of a certificate's key; `None` if it is no certificate.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let certificate = ParsedCertificate::try_from(certificate).ok()?;
+        Some(Self(sha256(&certificate.subject_public_key_info())))
+    }
+}
+
 /// As hexadecimal digits.
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,6 +92,17 @@ impl Trust {
             return Err(TrustError::Empty);
         }
         Ok(Self::Authorities(Arc::new(roots)))
+    }
+
+    /// Whether both believe the same peers.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pins(one), Self::Pins(other)) => one == other,
+            (Self::Authorities(one), Self::Authorities(other)) => one.roots == other.roots,
+            (Self::Insecure, Self::Insecure) => true,
+            _ => false,
+        }
     }
 
     /// Whether a token may be sent to a peer that passed.

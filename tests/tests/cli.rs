@@ -164,7 +164,9 @@ fn wrong_command_lines_are_usage_errors() {
         ("-r".into(), &["-r"]),
         ("--root".into(), &["--root"]),
         ("extra".into(), &["extra"]),
-        ("status".into(), &["status"]),
+        ("status now".into(), &["now"]),
+        (format!("-r {folder} doctor"), &["--config"]),
+        (format!("{serve} --follow-peers"), &["pin"]),
         (format!("-r {folder}"), &["--pin", "--ca", "join"]),
         (format!("-r {folder} -r {folder}"), &["-r"]),
         (format!("{serve} --allow-write=yes"), &["yes"]),
@@ -222,7 +224,6 @@ fn what_an_agent_cannot_read_is_named() {
     let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let (served, missing) = (at("served"), at("missing"));
     for (args, part) in [
-        (vec!["-r", &missing, "--insecure"], &missing),
         (vec!["-r", &at("empty"), "--insecure"], &at("empty")),
         (vec!["-r", &served, "--insecure", "--config", &missing], &missing),
         (vec!["-r", &served, "--ca", &missing], &missing),

@@ -112,6 +112,7 @@ impl ScaledAgent {
         settings.session = session();
         settings.dial = dial::Timings {
             connect: Duration::from_secs(2),
+            tls: Duration::from_secs(2),
             handshake: Duration::from_secs(2),
             ..dial::Timings::default()
         };
