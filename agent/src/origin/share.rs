@@ -72,13 +72,12 @@ impl Share {
         now: i64,
     ) -> Reply {
         let opened = match self.root.open_cached(&target.name) {
-            Some(opened) => Ok(opened),
+            Some(opened) => self.root.meta(&opened).map(|meta| (opened, meta)),
             None => {
                 let (root, name) = (self.root.clone(), target.name.clone());
-                tools.pool.run(move || root.open_file(&name)).await
+                tools.pool.run(move || root.open_with_meta(&name)).await
             }
         };
-        let opened = opened.and_then(|opened| self.root.meta(&opened).map(|meta| (opened, meta)));
         match opened {
             Err(error) => Reply::status(file::status_of(error)),
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),

@@ -37,10 +37,7 @@ impl Share {
         if tools.index && !view.explicit {
             let inner = [&target.name, &b"/index.html"[..]].concat();
             let (root, name) = (self.root.clone(), inner.clone());
-            let index = tools.pool.run(move || {
-                let opened = root.open_file(&name)?;
-                root.meta(&opened).map(|meta| (opened, meta))
-            });
+            let index = tools.pool.run(move || root.open_with_meta(&name));
             if let Ok((opened, meta)) = index.await
                 && meta.kind == Kind::File
             {
