@@ -62,7 +62,7 @@ use spdy_protocol::{frame::Status, head::RequestHead, tunnel::Stream};
 
 use crate::{
     log::{Level, Log, Quoted},
-    pool,
+    pool::{self, Pool},
 };
 use body::BodyError;
 use file::Root;
@@ -88,7 +88,7 @@ pub struct Options {
     pub follow_into: Vec<PathBuf>,
     /// Whether `openat2` may be used where the kernel has it. Default yes.
     pub use_openat2: bool,
-    /// Threads that read and write files. Default [`pool::THREADS`].
+    /// Threads that read and write the files of one share. Default [`pool::THREADS`].
     pub threads: usize,
     /// Octets of the largest file that is taken. Default as the disk has room.
     pub max_upload: Option<u64>,
@@ -162,6 +162,7 @@ impl Origin {
             Ok(Share {
                 name: share.name.as_bytes().into(),
                 root: Arc::new(Root::open(&share.path, options.use_openat2, &options.follow_into)?),
+                pool: Pool::new(options.threads),
                 writable: share.writable,
             })
         });
@@ -169,7 +170,7 @@ impl Origin {
         for share in shares.iter().filter(|share| share.writable) {
             write::sweep(&share.root, date::seconds(SystemTime::now()));
         }
-        let tools = Tools::new(hasher.finish(), options.threads, options.show_hidden);
+        let tools = Tools::new(hasher.finish(), options.show_hidden);
         Ok(Self {
             forwards: Forwards::new(options.forwards.clone(), log.clone()),
             shares,
@@ -239,7 +240,8 @@ impl Origin {
             return Ok(status);
         }
         let now = date::seconds(SystemTime::now());
-        let mut reply = self.reply(request, stream, now).await?;
+        let mut pool = &self.tools.pool;
+        let mut reply = self.reply(request, stream, now, &mut pool).await?;
         if date::is_plausible(now) {
             reply = self.with_date(reply, now);
         }
@@ -253,23 +255,24 @@ impl Origin {
             }
             Body::File { file, pieces, tail } => {
                 stream.reply(&reply.head, false).await?;
-                let (pool, blocks) = (&self.tools.pool, &self.blocks);
-                body::send_file(stream, file, &pieces, &tail, pool, blocks, sent).await?;
+                body::send_file(stream, file, &pieces, &tail, pool, &self.blocks, sent).await?;
             }
             Body::Made(made) => {
                 stream.reply(&reply.head, false).await?;
-                body::send_made(stream, made, &self.tools.pool, sent).await?;
+                body::send_made(stream, made, pool, sent).await?;
             }
         }
         self.linger(stream).await;
         Ok(status)
     }
 
-    async fn reply(
-        &self,
+    /// `pool` becomes the one by which the body is to be read.
+    async fn reply<'o>(
+        &'o self,
         request: &RequestHead,
         stream: &Stream,
         now: i64,
+        pool: &mut &'o Pool,
     ) -> Result<Reply, BodyError> {
         let method = request.method.as_str();
         if !METHODS.contains(&method) {
@@ -300,6 +303,7 @@ impl Origin {
         let Some((share, target)) = share::place(&self.shares, target) else {
             return Ok(Reply::status(404));
         };
+        *pool = &share.pool;
         let writes = if share.writable { write::methods(&target, query) } else { &[] };
         match method {
             method if writes.contains(&method) => {

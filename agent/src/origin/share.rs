@@ -33,6 +33,8 @@ pub(crate) struct Share {
     /// Its first segment in paths; empty for the one at `/`.
     pub(crate) name: Box<[u8]>,
     pub(crate) root: Arc<Root>,
+    /// Threads of its own: a disk that hangs keeps those of no other share.
+    pub(crate) pool: Pool,
     /// Whether visitors may change it.
     pub(crate) writable: bool,
 }
@@ -40,6 +42,7 @@ pub(crate) struct Share {
 /// What all shares of an origin work with.
 #[derive(Debug)]
 pub(crate) struct Tools {
+    /// For what no disk is asked.
     pub(crate) pool: Pool,
     /// Makes the tags of one NAS differ from those of another.
     pub(crate) key: u64,
@@ -72,13 +75,12 @@ impl Share {
         now: i64,
     ) -> Reply {
         let opened = match self.root.open_cached(&target.name) {
-            Some(opened) => Ok(opened),
+            Some(opened) => self.root.meta(&opened).map(|meta| (opened, meta)),
             None => {
                 let (root, name) = (self.root.clone(), target.name.clone());
-                tools.pool.run(move || root.open_file(&name)).await
+                self.pool.run(move || root.open_with_meta(&name)).await
             }
         };
-        let opened = opened.and_then(|opened| self.root.meta(&opened).map(|meta| (opened, meta)));
         match opened {
             Err(error) => Reply::status(file::status_of(error)),
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
@@ -94,7 +96,7 @@ impl Share {
             }
             Ok(_) if !target.folder => redirect(target.as_folder(), query),
             Ok((opened, _)) if Form::asked(query).is_some() => {
-                variants::archive(tools, request, target, opened, query).await
+                variants::archive(tools, &self.pool, request, target, opened, query).await
             }
             Ok((opened, _)) => self.folder(tools, request, target, query, opened, now).await,
         }
@@ -116,9 +118,9 @@ pub(crate) fn place(shares: &[Share], target: Target) -> Option<(&Share, Target)
 impl Tools {
     /// # Errors
     /// The system has no random numbers.
-    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Result<Self, Unspecified> {
+    pub(crate) fn new(key: u64, hidden: bool) -> Result<Self, Unspecified> {
         Ok(Self {
-            pool: Pool::new(threads),
+            pool: Pool::new(1),
             key,
             hidden,
             index: true,
@@ -153,3 +155,32 @@ fn with_validators(mut reply: Reply, validators: &Validators) -> Reply {
 
 /// Longest Location, in octets; a query may be long and grows by being encoded.
 const LOCATION_MAX: usize = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    #[test]
+    fn share_whose_disk_hangs_keeps_no_other_waiting() {
+        let tools = Tools::new(0, false).unwrap();
+        let share = || {
+            let root = Arc::new(Root::open(&std::env::temp_dir(), false, &[]).unwrap());
+            Share { name: Box::default(), root, pool: Pool::new(1), writable: false }
+        };
+        let (hangs, other) = (share(), share());
+        let (come_back, disk) = std::sync::mpsc::channel::<()>();
+        let mut hanging = Box::pin(hangs.pool.run(move || disk.recv().is_err()));
+        assert!(block_on(poll_once(&mut hanging)).is_none());
+        let request = RequestHead::get("/");
+        let target = Target::parse(b"/", false).unwrap();
+        let read = async |share: &Share| share.read(&tools, &request, &target, None, 0).await;
+        let mut stuck = Box::pin(read(&hangs));
+        assert!(block_on(poll_once(&mut stuck)).is_none());
+        assert_eq!(block_on(read(&other)).head.status, 200);
+        assert!(block_on(poll_once(&mut stuck)).is_none());
+        drop(come_back);
+        assert_eq!(block_on(stuck).head.status, 200);
+    }
+}

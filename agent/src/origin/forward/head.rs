@@ -237,6 +237,8 @@ fn passes(name: &str) -> bool {
         // What nobody on the way has checked; paths that overrule ours.
         _ if name.starts_with("x-forwarded-") => false,
         "x-original-url" | "x-rewrite-url" => false,
+        // To CGI it is HTTP_PROXY, by which a program asks others (CVE-2016-5385).
+        "proxy" => false,
         // Services behind CGI take `_` for `-`, so it could be any of these.
         _ if name.contains('_') => false,
         // Ours: see request(). `Expect` was the proxy's to answer.
@@ -350,6 +352,7 @@ mod tests {
             "x-rewrite-url",
             "x_forwarded_for",
             "x_real_ip",
+            "proxy",
             "expect",
             "te",
             "transfer-encoding",

@@ -21,6 +21,7 @@ use super::{
     },
     Share, Tools, files, with_validators,
 };
+use crate::pool::Pool;
 
 impl Share {
     /// Answers for an open folder.
@@ -37,10 +38,7 @@ impl Share {
         if tools.index && !view.explicit {
             let inner = [&target.name, &b"/index.html"[..]].concat();
             let (root, name) = (self.root.clone(), inner.clone());
-            let index = tools.pool.run(move || {
-                let opened = root.open_file(&name)?;
-                root.meta(&opened).map(|meta| (opened, meta))
-            });
+            let index = self.pool.run(move || root.open_with_meta(&name));
             if let Ok((opened, meta)) = index.await
                 && meta.kind == Kind::File
             {
@@ -55,7 +53,7 @@ impl Share {
         let extra = if is_top { tools.shares.clone() } else { Arc::new([]) };
         let wanted = Wanted::all(folder, extra, tools.hidden);
         let token = self.writable.then(|| tools.secret.token(&self.name, now));
-        list(tools, request, target, view, wanted, token.as_deref()).await
+        list(tools, &self.pool, request, target, view, wanted, token.as_deref()).await
     }
 
     /// Answers for a film, song or picture if not its content is asked for but a page or a
@@ -95,7 +93,7 @@ impl Share {
         meta: &Meta,
     ) -> Result<Reply, u16> {
         let (root, name) = (self.root.clone(), above.to_vec());
-        let opened = tools.pool.run(move || {
+        let opened = self.pool.run(move || {
             let opened = root.open_folder(&name)?;
             Ok(Arc::new(Folder { root, name, opened }))
         });
@@ -107,10 +105,10 @@ impl Share {
         let filter = Filter::Subtitles(pages::stem(own).to_vec());
         let subtitles = Wanted { filter, max: SUBTITLES, ..next.clone() };
         let place = Some(Cursor::of_file(own));
-        let (next, _lease) = scan(tools, next, place.clone()).await?;
-        let (previous, _lease) = scan(tools, previous, place).await?;
+        let (next, _lease) = scan(tools, &self.pool, next, place.clone()).await?;
+        let (previous, _lease) = scan(tools, &self.pool, previous, place).await?;
         let (subtitles, _lease) = match class {
-            Class::Film => scan(tools, subtitles, None).await?,
+            Class::Film => scan(tools, &self.pool, subtitles, None).await?,
             _ => (Listing::default(), None),
         };
         let page = Media {
@@ -135,12 +133,13 @@ pub(crate) async fn shares(
 ) -> Reply {
     let view = View::of(query, &request.headers);
     let wanted = Wanted::all(None, tools.shares.clone(), tools.hidden);
-    list(tools, request, target, view, wanted, None).await
+    list(tools, &tools.pool, request, target, view, wanted, None).await
 }
 
 /// Answers with entries. `token`: that of the forms, where there are any.
 async fn list(
     tools: &Tools,
+    pool: &Pool,
     request: &RequestHead,
     target: &Target,
     view: View,
@@ -150,7 +149,7 @@ async fn list(
     let archives = wanted.folder.is_some();
     let filter = if view.form == Form::Playlist { Filter::Media } else { Filter::All };
     let wanted = Wanted { order: view.order, filter, ..wanted };
-    let (listing, mut lease) = match scan(tools, wanted.clone(), view.after.clone()).await {
+    let (listing, mut lease) = match scan(tools, pool, wanted.clone(), view.after.clone()).await {
         Ok(found) => found,
         Err(status) => return Reply::status(status),
     };
@@ -179,6 +178,7 @@ async fn list(
 /// status.
 async fn scan(
     tools: &Tools,
+    pool: &Pool,
     wanted: Wanted,
     after: Option<Cursor>,
 ) -> Result<(Listing, Option<Lease>), u16> {
@@ -186,8 +186,7 @@ async fn scan(
     let mut lease: Option<Lease> = None;
     loop {
         let outcome;
-        (scan, outcome) = tools
-            .pool
+        (scan, outcome) = pool
             .run(move || {
                 let outcome = scan.step();
                 (scan, outcome)

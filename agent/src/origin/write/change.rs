@@ -36,7 +36,7 @@ pub(super) async fn delete(change: &Change<'_>) -> Result<Reply, Failure> {
         sync(&spot.folder);
         Ok::<_, Problem>(())
     };
-    change.tools.pool.run(delete).await?;
+    change.share.pool.run(delete).await?;
     Ok(Reply::empty(204))
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn make(
         sync(&spot.folder);
         Ok(())
     };
-    change.tools.pool.run(make).await
+    change.share.pool.run(make).await
 }
 
 /// Gives a file, a link or a folder another name in the same share.
@@ -129,7 +129,7 @@ pub(super) async fn rename(change: &Change<'_>) -> Result<Reply, Failure> {
         sync(&from.folder);
         Ok(replaced)
     };
-    let replaced = change.tools.pool.run(rename).await?;
+    let replaced = change.share.pool.run(rename).await?;
     Ok(if replaced { Reply::empty(204) } else { Reply::status(201) })
 }
 

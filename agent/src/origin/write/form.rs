@@ -30,7 +30,7 @@ pub(super) async fn post(change: &Change<'_>) -> Result<Reply, Failure> {
     let (root, name) = (change.share.root.clone(), change.target.name.clone());
     let check =
         move || root.open_folder(&name).map_err(Problem::from).map(|at| check_room(&at, announced));
-    change.tools.pool.run(check).await??;
+    change.share.pool.run(check).await??;
     let mut form = Form { change, is_ours: false, replace: false, outcome: Outcome::default() };
     match form.read(parser).await {
         // What was stored is to be told.
@@ -117,14 +117,14 @@ impl<'a> Form<'a> {
             Ok(place) => {
                 let key = self.change.tools.key;
                 let entry = Entry { place, total: None, conditions };
-                self.change.tools.pool.run(move || Upload::begin(entry, 0, key)).await
+                self.change.share.pool.run(move || Upload::begin(entry, 0, key)).await
             }
             Err(problem) => Err(problem),
         };
         match begun {
             Ok(upload) => {
                 let max = self.change.changes.max_upload;
-                let sink = Sink::new(&self.change.tools.pool, upload.file.clone(), 0, max);
+                let sink = Sink::new(&self.change.share.pool, upload.file.clone(), 0, max);
                 Ok(Field::File(Box::new(Incoming {
                     name: name.to_vec(),
                     upload,

@@ -33,9 +33,9 @@ pub(super) async fn put(change: &Change<'_>) -> Result<Reply, Failure> {
     }
     let key = change.tools.key;
     let begin = move || Upload::begin(entry, announced.unwrap_or(0), key);
-    let upload = change.tools.pool.run(begin).await?;
+    let upload = change.share.pool.run(begin).await?;
     let max = change.changes.max_upload;
-    let mut sink = Sink::new(&change.tools.pool, upload.file.clone(), 0, max);
+    let mut sink = Sink::new(&change.share.pool, upload.file.clone(), 0, max);
     let received = receive(change.stream, &mut sink, announced, None).await;
     let reply = store(change, upload, received).await?.reply();
     Ok(if complete.is_some() { reply.with("upload-complete", "?1") } else { reply })
@@ -47,7 +47,7 @@ pub(super) async fn store(
     mut upload: Upload,
     received: Result<(), Failure>,
 ) -> Result<Committed, Failure> {
-    let pool = &change.tools.pool;
+    let pool = &change.share.pool;
     if let Err(failure) = received {
         pool.run(move || drop(upload)).await;
         return Err(failure);

@@ -100,7 +100,7 @@ pub(super) async fn create(
     entry: Entry,
     announced: Option<u64>,
 ) -> Result<Reply, Failure> {
-    let (pool, key, total) = (&change.tools.pool, change.tools.key, entry.total);
+    let (pool, key, total) = (&change.share.pool, change.tools.key, entry.total);
     if total.zip(announced).is_some_and(|(total, announced)| announced > total) {
         return Ok(inconsistent(None, total));
     }
@@ -170,7 +170,7 @@ pub(super) async fn append(change: &Change<'_>, token: &[u8]) -> Result<Reply, F
         return Ok(inconsistent(Some(len), total));
     }
     change.check_size(said.or(end))?;
-    let (file, pool) = (upload.file.clone(), &change.tools.pool);
+    let (file, pool) = (upload.file.clone(), &change.share.pool);
     pool.run(move || check_room(&file, announced.unwrap_or(0))).await?;
     let mut sink = Sink::new(pool, upload.file.clone(), offset, limit(change, said));
     let received = receive(change.stream, &mut sink, announced, Some(&turn.stop)).await;
@@ -199,7 +199,7 @@ pub(super) async fn cancel(change: &Change<'_>, token: &[u8]) -> Result<Reply, F
     let id = id_of(token);
     let _turn = change.changes.turns.take(&id).await;
     let (upload, _) = open(change, id).await?;
-    change.tools.pool.run(move || upload.discard()).await;
+    change.share.pool.run(move || upload.discard()).await;
     Ok(Reply::empty(204))
 }
 
@@ -245,7 +245,7 @@ async fn finish(
             (committed, is_done)
         }
     };
-    let (committed, is_done) = change.tools.pool.run(commit).await;
+    let (committed, is_done) = change.share.pool.run(commit).await;
     if committed.is_ok() {
         change.changes.turns.add_done(id, len);
     }
@@ -257,7 +257,7 @@ async fn finish(
 }
 
 async fn keep(change: &Change<'_>, mut upload: Upload) -> Result<(), Errno> {
-    change.tools.pool.run(move || upload.keep()).await
+    change.share.pool.run(move || upload.keep()).await
 }
 
 /// The upload and how much of it has arrived. Its target must be the one of the request.
@@ -275,7 +275,7 @@ async fn open(change: &Change<'_>, id: Id) -> Result<(Upload, u64), Failure> {
             let upload = Upload::resume(entry, &id)?;
             upload.map(|upload| upload.len().map(|len| (upload, len))).transpose()
         };
-        match change.tools.pool.run(open).await {
+        match change.share.pool.run(open).await {
             Ok(Some(opened)) => return Ok(opened),
             Ok(None) => return Err(NOTHING.into()),
             // The write of a request whose tunnel broke is still under way.
