@@ -69,6 +69,16 @@ fn mkcol_makes_one_folder() {
 }
 
 #[test]
+fn move_onto_another_name_of_the_same_file_leaves_one() {
+    let share = Share::new();
+    share.root.write("a", b"a");
+    fs::hard_link(share.root.join("a"), share.root.join("b")).unwrap();
+    assert_eq!(share.status("MOVE", "/a", &[("destination", "/b")]), 204);
+    assert_eq!(share.names(), ["b"]);
+    assert_eq!(fs::read(share.root.join("b")).unwrap(), b"a");
+}
+
+#[test]
 fn move_gives_another_name_in_the_same_share() {
     let share = Share::new();
     share.root.write("a", b"a");

@@ -4,7 +4,7 @@
 //! not cost a library.
 
 use rustix::{
-    fs::{AtFlags, Mode, mkdirat, unlinkat},
+    fs::{AtFlags, Mode, mkdirat, statat, unlinkat},
     io::Errno,
 };
 
@@ -125,12 +125,25 @@ pub(super) async fn rename(change: &Change<'_>) -> Result<Reply, Failure> {
             }
             error => error.into(),
         })?;
+        if replaced && are_one(&from, &to) {
+            // Of two names of one file the system moves neither onto the other.
+            unlinkat(&from.folder, &*from.name, AtFlags::empty()).map_err(Problem::from)?;
+        }
         sync(&to.folder);
         sync(&from.folder);
         Ok(replaced)
     };
     let replaced = change.share.pool.run(rename).await?;
     Ok(if replaced { Reply::empty(204) } else { Reply::status(201) })
+}
+
+/// Whether two names are those of one file.
+fn are_one(a: &Spot, b: &Spot) -> bool {
+    let file = |spot: &Spot| {
+        let stat = statat(&spot.folder, &*spot.name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.map(|stat| (stat.st_dev, stat.st_ino))
+    };
+    matches!((file(a), file(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 /// What a request expects to find.
