@@ -357,6 +357,14 @@ impl Session {
         }
     }
 
+    /// Asks the peer for a sign of life now, and not only after a silence: for who learnt that the
+    /// way to it may have changed. Silence for [`crate::limits::Timings::ping_answer`] is the end.
+    pub fn check(&mut self, now: Instant) {
+        if self.phase != Phase::Closed {
+            self.liveness.check(now);
+        }
+    }
+
     /// Ends the session now: GOAWAY with this reason, and every stream fails.
     pub fn close(&mut self, reason: Reason) {
         if self.phase != Phase::Closed {
