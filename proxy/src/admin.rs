@@ -269,6 +269,7 @@ pub(crate) fn listing(origins: &[OriginState], upstreams: &[Arc<Upstream>]) -> S
     let mut lines = Vec::new();
     for origin in origins {
         let mut line = origin.name.clone();
+        // The first is the one in use.
         let upstream = upstreams.iter().find(|upstream| upstream.origin == origin.name);
         line.push_str(match (upstream.is_some(), origin.joined) {
             (true, _) => " connected",

@@ -30,6 +30,9 @@ pub struct Settings {
     /// Whether agents without credentials are taken, as the origin `anonymous`, which is open to
     /// every visitor. Default no.
     pub allow_anonymous: bool,
+    /// Whether a second box may wait, connected, behind the one that holds its name, and follow
+    /// it. Default no: it is refused with 409 while that one is alive.
+    pub standby: bool,
     /// Where lines go. Default stderr, level info.
     pub log: Log,
     /// Threads that serve, each with its own executor. Default 1, at least 1.
@@ -78,6 +81,11 @@ pub struct Timings {
     pub grace: Duration,
     /// Time over which agents come back after GOAWAY. Default 15 s.
     pub spread: Duration,
+    /// Time for a sign of life from an agent whose name another box asks for. Default 5 s.
+    pub probe: Duration,
+    /// Time in which processes of one box may displace one another three times; more are two boxes
+    /// with one pairing. Default 60 s.
+    pub displacements: Duration,
     /// Those of the sessions.
     pub session: limits::Timings,
 }
@@ -95,6 +103,7 @@ impl Settings {
             trace: false,
             debug: false,
             allow_anonymous: false,
+            standby: false,
             log: Log::stderr(Level::Info),
             threads: 1,
             bounds: Bounds::default(),
@@ -127,6 +136,8 @@ impl Default for Timings {
             agent: Duration::from_secs(120),
             grace: Duration::from_secs(30),
             spread: Duration::from_secs(15),
+            probe: Duration::from_secs(5),
+            displacements: Duration::from_secs(60),
             session: limits::Timings::default(),
         }
     }

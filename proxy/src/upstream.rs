@@ -7,7 +7,7 @@ use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -19,13 +19,13 @@ use rustls::ServerConfig;
 use spdy_protocol::{
     handshake::{Answer, Credentials, Features, HandshakeError, Hello, Put, Welcome, agreed},
     session::{Config, Profile, Side, Trace},
-    tunnel::tunnel,
+    tunnel::{Tunnel, tunnel},
 };
 
 use crate::{
     gate::Pass,
     log::{Escaped, Level},
-    registry::{ANONYMOUS, Run, Stale, Upstream},
+    registry::{ANONYMOUS, Refusal, Rules, Run, Upstream, Verdict},
     socket::Socket,
     state::StateError,
     stop::Phase,
@@ -79,7 +79,14 @@ struct Link {
     hello: Option<Hello>,
     /// Octets that came behind the PUT.
     received: Vec<u8>,
-    place: Pass,
+    entry: Entry,
+}
+
+/// What a tunnel begins with.
+struct Entry {
+    _place: Pass,
+    /// The holder of its name that was asked whether it is alive, and is not.
+    beaten: Option<u64>,
 }
 
 /// Why a handshake came to nothing.
@@ -168,13 +175,13 @@ async fn shake_hands(
     };
     let is_named = decided.hello.is_some();
     io.write_all(&Answer::Established(is_named.then(|| welcome(shared))).encode()).await?;
-    let Some(place) = decided.place else {
+    let Some(entry) = decided.entry else {
         io.close().await?;
         return Ok(Shaken::Registered(decided.origin));
     };
     io.flush().await?;
     let Decided { origin, hello, .. } = decided;
-    Ok(Shaken::Tunnel(Box::new(Link { io, peer, origin, hello, received, place })))
+    Ok(Shaken::Tunnel(Box::new(Link { io, peer, origin, hello, received, entry })))
 }
 
 /// Reads the PUT, and what may have come behind it.
@@ -204,8 +211,8 @@ async fn read_put(
 struct Decided {
     origin: String,
     hello: Option<Hello>,
-    /// Room for a tunnel; `None` when a token was registered and no tunnel follows.
-    place: Option<Pass>,
+    /// `None` when a token was registered and no tunnel follows.
+    entry: Option<Entry>,
 }
 
 async fn decide(shared: &Shared, put: Put) -> Result<Decided, Rejected> {
@@ -244,12 +251,49 @@ async fn decide(shared: &Shared, put: Put) -> Result<Decided, Rejected> {
     };
     if register.is_some() {
         refresh(shared).await;
-        return Ok(Decided { origin, hello, place: None });
+        return Ok(Decided { origin, hello, entry: None });
     }
+    let run = hello.as_ref().map(Run::of);
+    let contested = contest(shared, &origin, run.as_ref()).await;
+    let beaten = contested.map_err(|refusal| told(409, refusal.reason()))?;
     let Some(place) = shared.tunnels.try_enter() else {
         return Err(told(503, "no room for another tunnel"));
     };
-    Ok(Decided { origin, hello, place: Some(place) })
+    Ok(Decided { origin, hello, entry: Some(Entry { _place: place, beaten }) })
+}
+
+/// Whether a proven agent may come in. Where another box holds its name that one is asked for a
+/// sign of life; if none comes, its id is returned: it may be displaced.
+async fn contest(shared: &Shared, origin: &str, run: Option<&Run>) -> Result<Option<u64>, Refusal> {
+    let rules = rules(shared);
+    let holder = match shared.registry.judge(origin, run, rules) {
+        Verdict::Enter => return Ok(None),
+        Verdict::Refused(refusal) => return Err(refusal),
+        Verdict::Contest(holder) => holder,
+    };
+    if !is_alive(&holder.tunnel, shared.settings.timings.probe).await {
+        return Ok(Some(holder.id));
+    }
+    if shared.registry.has_room_behind(origin, run, rules) { Ok(None) } else { Err(Refusal::Held) }
+}
+
+/// Asks an agent for a sign of life, for which it has `patience`.
+async fn is_alive(tunnel: &Tunnel, patience: Duration) -> bool {
+    let heard = || tunnel.counters().octets_received;
+    let (before, deadline) = (heard(), Instant::now() + patience);
+    tunnel.check();
+    while tunnel.is_open() && Instant::now() < deadline {
+        if heard() != before {
+            return true;
+        }
+        Timer::after(PROBE_STEP.min(patience)).await;
+    }
+    false
+}
+
+const fn rules(shared: &Shared) -> Rules {
+    let settings = &shared.settings;
+    Rules { standby: settings.standby, window: settings.timings.displacements }
 }
 
 /// A fault of ours, which the agent hears of without detail.
@@ -287,7 +331,7 @@ fn welcome(shared: &Shared) -> Welcome {
 
 /// Runs a tunnel until it ends.
 async fn run(shared: &Shared, link: Link) {
-    let Link { io, peer, origin, hello, received, place } = link;
+    let Link { io, peer, origin, hello, received, entry } = link;
     let (profile, features) = agreed(Features::OURS, hello.as_ref().map(|hello| hello.can));
     let mut config = Config::new(Side::Client, profile, Arc::clone(&shared.budget));
     config.stored_only = profile == Profile::Ours && features.stored;
@@ -307,22 +351,28 @@ async fn run(shared: &Shared, link: Link) {
         origin,
         tunnel,
         features,
-        run: hello.as_ref().map(|hello| Run {
-            instance: hello.instance,
-            run: hello.run,
-            epoch: hello.epoch,
-        }),
+        run: hello.as_ref().map(Run::of),
+        is_standby: AtomicBool::new(false),
         software: hello.map(|hello| hello.software).unwrap_or_default(),
         peer,
         since: SystemTime::now(),
         totals: Default::default(),
     });
-    if shared.registry.insert(Arc::clone(&upstream)) == Err(Stale) {
-        log.warn(format_args!("tunnel=stale origin={} peer={peer}", upstream.origin));
-        return;
-    }
+    let entered = shared.registry.enter(Arc::clone(&upstream), entry.beaten, rules(shared));
+    let seat = match entered {
+        Ok(seat) => seat,
+        Err(refusal) => {
+            // Its agent has the 200 already: another one came between.
+            let reason = refusal.reason();
+            let origin = &upstream.origin;
+            log.warn(format_args!("tunnel=refused origin={origin} peer={peer} reason={reason:?}"));
+            upstream.cut();
+            let _ = driver.await;
+            return;
+        }
+    };
     log.info(format_args!(
-        "tunnel=up origin={} tunnel={} peer={peer} profile={profile:?} software={}",
+        "tunnel={seat} origin={} tunnel={} peer={peer} profile={profile:?} software={}",
         upstream.origin,
         upstream.id,
         Escaped(&upstream.software),
@@ -332,7 +382,9 @@ async fn run(shared: &Shared, link: Link) {
         upstream.tunnel.drain();
     }
     let ended = driver.await;
-    shared.registry.remove(&upstream);
+    if let Some(follows) = shared.registry.remove(&upstream) {
+        log.info(format_args!("tunnel=up origin={} tunnel={}", follows.origin, follows.id));
+    }
     let counters = upstream.tunnel.counters();
     let cause = ended.err().map_or_else(|| "agreed".to_owned(), |error| error.to_string());
     log.info(format_args!(
@@ -348,7 +400,7 @@ async fn run(shared: &Shared, link: Link) {
     if shared.settings.trace {
         log.info(format_args!("tunnel={} {counters:?}", upstream.id));
     }
-    drop(place);
+    drop(entry);
 }
 
 /// Octets of a PUT: more is malformed.
@@ -358,5 +410,7 @@ const BAD_TOKEN: &str = "unknown origin or wrong token";
 const BAD_JOIN: &str = "join code is unknown, used or expired";
 /// When agents should try again that found us full.
 const FULL_RETRY: Duration = Duration::from_secs(60);
+/// How often somebody who was asked for a sign of life is looked at.
+const PROBE_STEP: Duration = Duration::from_millis(50);
 /// Pause after a failed accept: the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
