@@ -71,7 +71,9 @@ fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
     writeln!(page, "since {}", Utc(shared.since))?;
     writeln!(page, "uptime_seconds {uptime}")?;
     writeln!(page, "threads {threads}")?;
-    let tasks = shared.connections.held() + shared.tunnels.held() + shared.handshakes.held();
+    let handshakes = shared.handshakes.census();
+    let strangers = handshakes.inside + handshakes.waiting;
+    let tasks = shared.connections.held() + shared.tunnels.held() + strangers;
     writeln!(page, "tasks {tasks}")?;
     writeln!(page, "memory_bytes {memory}")?;
     writeln!(page, "budget_bytes {}", shared.budget.used())?;
@@ -79,6 +81,9 @@ fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
     writeln!(page, "connections_accepted {}", shared.accepted.load(Relaxed))?;
     writeln!(page, "tunnels_now {}", shared.tunnels.held())?;
     writeln!(page, "streams_now {streams}")?;
+    writeln!(page, "handshakes_now {}", handshakes.inside)?;
+    writeln!(page, "handshakes_waiting {}", handshakes.waiting)?;
+    writeln!(page, "handshakes_expelled {}", handshakes.expelled)?;
     writeln!(page, "handshakes_refused {}", shared.registry.totals.refused())?;
     writeln!(page, "passwords_checked {}", shared.guard.checked())?;
     writeln!(page, "passwords_wrong {}", shared.guard.wrong())?;

@@ -47,6 +47,10 @@ pub mod config;
 
 pub mod access;
 
+mod lobby;
+
+mod failures;
+
 mod socket;
 
 mod watch;

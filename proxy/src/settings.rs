@@ -50,8 +50,11 @@ pub struct Bounds {
     pub connections: usize,
     /// Tunnels. Default 10,000. More are refused with 503 and `Retry-After`.
     pub tunnels: usize,
-    /// TLS and PUT handshakes of agents in progress. Default 64. More wait in the kernel's queue.
+    /// TLS and PUT handshakes of agents in progress. Default 64. More wait for their turn.
     pub handshakes: usize,
+    /// Agents that wait to shake hands, about 2 KiB each. Default 1,024. Of more the oldest of the
+    /// busiest address is closed.
+    pub waiting: usize,
     /// Streams of one tunnel. Default [`limits::STREAMS`]. More wait, then get 503.
     pub streams: usize,
     /// Octets that all streams may hold. Default [`limits::PROCESS_BUDGET`].
@@ -68,6 +71,9 @@ pub struct Bounds {
 pub struct Timings {
     /// A handshake of an agent, TLS and PUT together. Default 10 s.
     pub handshake: Duration,
+    /// Age at which a handshake is closed when another one waits for its place; the oldest of the
+    /// busiest address first. Default 1 s.
+    pub patience: Duration,
     /// A TLS handshake of a visitor, and each request head from its first octet. Default 30 s.
     pub head: Duration,
     /// Silence of a visitor between two requests. Default 75 s.
@@ -118,6 +124,7 @@ impl Default for Bounds {
             connections: 10_000,
             tunnels: 10_000,
             handshakes: 64,
+            waiting: 1_024,
             streams: limits::STREAMS,
             budget: limits::PROCESS_BUDGET,
             buffer: 64 << 10,
@@ -130,6 +137,7 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
+            patience: Duration::from_secs(1),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             body: Duration::from_secs(120),

@@ -23,7 +23,9 @@ use spdy_protocol::{
 };
 
 use crate::{
+    failures::LIMIT,
     gate::Pass,
+    lobby::Ticket,
     log::{Escaped, Level},
     registry::{ANONYMOUS, Refusal, Rules, Run, Upstream, Verdict},
     socket::Socket,
@@ -45,12 +47,10 @@ pub(crate) async fn accept(
     let shared = Arc::clone(&worker.shared);
     let accepting = async {
         loop {
-            // Room comes first: who is too many waits in the kernel, and is not refused.
-            shared.handshakes.room().await;
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let pass = shared.handshakes.enter().await;
-                    let task = serve(Rc::clone(&worker), stream, peer, tls.clone(), pass);
+                    let ticket = shared.handshakes.enter(peer.ip());
+                    let task = serve(Rc::clone(&worker), stream, peer, tls.clone(), ticket);
                     worker.spawn(task);
                 }
                 Err(error) => {
@@ -121,17 +121,32 @@ async fn serve(
     stream: Async<std::net::TcpStream>,
     peer: SocketAddr,
     tls: Arc<ServerConfig>,
-    pass: Pass,
+    ticket: Ticket,
 ) {
     let shared = &worker.shared;
     let log = shared.settings.log;
-    let deadline = async {
-        Timer::after(shared.settings.timings.handshake).await;
-        Err(Rejected::Io(io::ErrorKind::TimedOut.into()))
+    let limit = shared.settings.timings.handshake;
+    let late = || async {
+        Timer::after(limit).await;
+        Rejected::Io(io::ErrorKind::TimedOut.into())
     };
-    // Boxed: what a handshake needs is given back before the tunnel's long life begins.
-    let shaken = Box::pin(future::or(shake_hands(shared, stream, peer, tls), deadline)).await;
-    drop(pass);
+    let expelled = || Rejected::Io(io::Error::other(EXPELLED));
+    let admitted = async { if ticket.admitted().await { Ok(()) } else { Err(expelled()) } };
+    let shaken = match future::or(admitted, async { Err(late().await) }).await {
+        Err(rejected) => Err(rejected),
+        Ok(()) => {
+            let put_out = async {
+                ticket.expelled().await;
+                expelled()
+            };
+            let ended = async { Err(future::or(put_out, late()).await) };
+            // Boxed: what a handshake needs is not held by those who wait, and is given back
+            // before the tunnel's long life begins.
+            Box::pin(future::or(shake_hands(shared, stream, peer, tls), ended)).await
+        }
+    };
+    let failures = if shaken.is_err() { ticket.failed() } else { 0 };
+    drop(ticket);
     match shaken {
         Ok(Shaken::Tunnel(link)) => run(shared, *link).await,
         Ok(Shaken::Registered(origin)) => {
@@ -139,12 +154,14 @@ async fn serve(
         }
         Err(rejected) => {
             shared.registry.totals.count_refused();
-            // Port scanners come by all day; who was told something meant us.
+            // Port scanners come by all day; who was told something meant us. Who goes on and on
+            // does not fill the log.
             let level = match &rejected {
-                Rejected::Told { .. } => Level::Warn,
-                Rejected::Io(_) => Level::Debug,
+                Rejected::Told { .. } if failures <= LIMIT => Level::Warn,
+                _ => Level::Debug,
             };
-            log.write(level, format_args!("handshake=refused peer={peer} {rejected}"));
+            let more = if failures == LIMIT { " more=hidden" } else { "" };
+            log.write(level, format_args!("handshake=refused peer={peer} {rejected}{more}"));
         }
     }
 }
@@ -407,6 +424,7 @@ async fn run(shared: &Shared, link: Link) {
 const PUT_MAX: usize = 16_384;
 /// One reason for a wrong token and for a name that is not known, so that names cannot be probed.
 const BAD_TOKEN: &str = "unknown origin or wrong token";
+const EXPELLED: &str = "others waited";
 const BAD_JOIN: &str = "join code is unknown, used or expired";
 /// When agents should try again that found us full.
 const FULL_RETRY: Duration = Duration::from_secs(60);

@@ -19,6 +19,7 @@ use spdy_protocol::budget::Budget;
 use crate::{
     access::Guard,
     gate::Gate,
+    lobby::Lobby,
     registry::Registry,
     settings::Settings,
     state::State,
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     pub(crate) connections: Gate,
     pub(crate) tunnels: Gate,
-    pub(crate) handshakes: Gate,
+    pub(crate) handshakes: Lobby,
     /// Downstream connections accepted.
     pub(crate) accepted: AtomicU64,
     /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.
