@@ -78,6 +78,9 @@ fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
     writeln!(page, "memory_bytes {memory}")?;
     writeln!(page, "budget_bytes {}", shared.budget.used())?;
     writeln!(page, "connections_now {}", shared.connections.held())?;
+    let visitors = shared.visitors.census();
+    writeln!(page, "connections_silent {}", visitors.inside + visitors.waiting)?;
+    writeln!(page, "connections_expelled {}", visitors.expelled)?;
     writeln!(page, "connections_accepted {}", shared.accepted.load(Relaxed))?;
     writeln!(page, "tunnels_now {}", shared.tunnels.held())?;
     writeln!(page, "streams_now {streams}")?;

@@ -14,6 +14,7 @@ use std::{
 
 use async_signal::{Signal, Signals};
 use futures_lite::StreamExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spdy_protocol::join::JoinCode;
 
 use crate::{
@@ -77,6 +78,7 @@ fn run_server(mut settings: Settings) -> Result<(), Failed> {
     if settings.state_dir.as_os_str().is_empty() {
         settings.state_dir = State::default_folder().map_err(Failed::State)?;
     }
+    raise_descriptors();
     let server = Server::bind(settings).map_err(Failed::Start)?;
     // Before the lines below: who reads them may send a signal at once.
     let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(Failed::Io)?;
@@ -93,6 +95,14 @@ fn run_server(mut settings: Settings) -> Result<(), Failed> {
         signals.next().await;
     };
     server.run_until(told).map_err(Failed::Start)
+}
+
+/// Takes all descriptors that the system grants: each visitor and each tunnel needs one, and many
+/// systems begin with 1,024 for the sake of programs that use `select`.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused we have what we had.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn run_pair(pair: &Pair) -> Result<(), Failed> {

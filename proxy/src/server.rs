@@ -150,6 +150,12 @@ impl Server {
             connections: Gate::new(bounds.connections),
             tunnels: Gate::new(bounds.tunnels),
             handshakes: Lobby::new(bounds.handshakes, bounds.waiting, settings.timings.patience),
+            // However many come and say nothing, half of the places are for those who speak.
+            visitors: Lobby::new(
+                (bounds.connections / 4).max(SILENT_MIN),
+                (bounds.connections / 4).max(SILENT_MIN),
+                settings.timings.patience,
+            ),
             accepted: AtomicU64::new(0),
             id_prefix: u32::from_be_bytes(prefix),
             id_count: AtomicU64::new(0),
@@ -334,5 +340,7 @@ fn listen(addresses: &[SocketAddr]) -> Result<Bound, StartError> {
     Ok((sockets, bound))
 }
 
+/// Silent visitors that are kept however few connections are allowed.
+const SILENT_MIN: usize = 4;
 /// Time for the GOAWAYs of a server whose grace is over.
 const LAST_WORDS: Duration = Duration::from_millis(250);

@@ -46,7 +46,8 @@ pub struct Settings {
 /// What may exist at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Downstream connections. Default 10,000. More wait in the kernel's queue.
+    /// Downstream connections. Default 10,000. More wait in the kernel's queue. A quarter may be
+    /// silent, a quarter may wait behind those: of more the oldest of the busiest address is closed.
     pub connections: usize,
     /// Tunnels. Default 10,000. More are refused with 503 and `Retry-After`.
     pub tunnels: usize,
@@ -71,8 +72,8 @@ pub struct Bounds {
 pub struct Timings {
     /// A handshake of an agent, TLS and PUT together. Default 10 s.
     pub handshake: Duration,
-    /// Age at which a handshake is closed when another one waits for its place; the oldest of the
-    /// busiest address first. Default 1 s.
+    /// Age at which a handshake, or a visitor without a request, is closed when another one waits
+    /// for its place; the oldest of the busiest address first. Default 1 s.
     pub patience: Duration,
     /// A TLS handshake of a visitor, and each request head from its first octet. Default 30 s.
     pub head: Duration,

@@ -41,7 +41,10 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     pub(crate) connections: Gate,
     pub(crate) tunnels: Gate,
+    /// Agents that shake hands.
     pub(crate) handshakes: Lobby,
+    /// Visitors who have not asked for anything yet.
+    pub(crate) visitors: Lobby,
     /// Downstream connections accepted.
     pub(crate) accepted: AtomicU64,
     /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.
