@@ -23,6 +23,8 @@ pub mod command;
 
 pub mod args;
 
+mod status;
+
 pub mod server;
 
 mod downstream;

@@ -16,6 +16,7 @@ use std::{
     time::SystemTime,
 };
 
+use rustls::pki_types::CertificateDer;
 use spdy_protocol::{frame::Reason, handshake::Features, tunnel::Tunnel};
 
 use self::origin::Origin;
@@ -62,10 +63,21 @@ pub(crate) struct Upstream {
     pub(crate) since: SystemTime,
     /// Which connection of which process it is; `None` for nameless agents.
     pub(crate) run: Option<Run>,
+    /// What let it in: it has to go when that changes. `None`: nothing did.
+    pub(crate) proof: Option<Proof>,
     /// Whether it waits for another one to go.
     pub(crate) is_standby: AtomicBool,
     /// Requests of this tunnel.
     pub(crate) totals: Totals,
+}
+
+/// How an agent has proven who it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// Of the record that it was checked against.
+    pub(crate) generation: u64,
+    /// Its certificate with those below the authority; `None`: it showed a token.
+    pub(crate) chain: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// A process of an agent and its connection.
@@ -131,24 +143,34 @@ impl Registry {
     }
 
     /// The origins that agents were paired for, so that a name is known while its agent is away,
-    /// with their rules. What was read before others that came first is dropped: a password that
-    /// was changed must not come back.
+    /// with their rules. Tunnels that were let in by what has been revoked or replaced are cut.
+    /// What was read before others that came first is dropped: a password that was changed must
+    /// not come back.
     pub(crate) fn set_paired(&self, read: Ticket, paired: impl IntoIterator<Item = OriginState>) {
         let mut table = self.write();
         if read < table.paired {
             return;
         }
+        let mut void = Vec::new();
         table.paired = read;
         for origin in table.origins.values_mut() {
             origin.paired = false;
         }
-        for OriginState { name, access, .. } in paired {
+        for OriginState { name, access, generation, .. } in paired {
             let origin = table.origins.entry(name).or_default();
             origin.paired = true;
             // An equal password stays the same value, which knows its right credentials.
             if origin.access != access {
                 origin.access = access;
             }
+            let is_void = |upstream: &&Arc<Upstream>| {
+                upstream.proof.as_ref().is_some_and(|proof| proof.generation != generation)
+            };
+            void.extend(origin.upstreams().filter(is_void).map(Arc::clone));
+        }
+        for origin in table.origins.values().filter(|origin| !origin.paired) {
+            let has_proof = |upstream: &&Arc<Upstream>| upstream.proof.is_some();
+            void.extend(origin.upstreams().filter(has_proof).map(Arc::clone));
         }
         table.origins.retain(|_, origin| origin.paired || origin.upstreams().next().is_some());
         for (name, origin) in &mut table.origins {
@@ -157,6 +179,13 @@ impl Registry {
             }
         }
         table.find_unnamed();
+        drop(table);
+        void.iter().for_each(|upstream| upstream.cut());
+    }
+
+    /// Whether there is a record of this name.
+    pub(crate) fn is_paired(&self, origin: &str) -> bool {
+        self.read().origins.get(origin).is_some_and(|origin| origin.paired)
     }
 
     /// What becomes of a connection to `origin` whose agent has proven who it is.
@@ -379,6 +408,7 @@ mod tests {
             since: SystemTime::UNIX_EPOCH,
             run: (epoch > 0).then_some(Run { instance: [1; 16], run: [2; 8], epoch }),
             is_standby: AtomicBool::new(false),
+            proof: None,
             totals: Totals::default(),
         })
     }
@@ -411,6 +441,9 @@ mod tests {
             joined: true,
             join_left: None,
             access: access.clone(),
+            revoked: None,
+            generation: 1,
+            seen: None,
         };
         registry.set_paired(registry.ticket(), paired.iter().map(origin));
     }
@@ -503,6 +536,26 @@ mod tests {
         registry.set_paired(late, []);
         assert_eq!(registry.way("nas1").access, new);
         assert_ne!(held(), first);
+    }
+
+    #[test]
+    fn who_was_let_in_by_what_is_void_is_cut() {
+        let registry = Registry::new();
+        let proven = |epoch, generation| {
+            let mut made = Arc::into_inner(upstream(&registry, "nas1", epoch)).unwrap();
+            made.proof = Some(Proof { generation, chain: None });
+            Arc::new(made)
+        };
+        let (old, new) = (proven(1, 0), proven(2, 1));
+        insert(&registry, Arc::clone(&old)).unwrap();
+        set_paired(&registry, &[("nas1", Access::Open)]);
+        assert!(!old.tunnel.is_open());
+        insert(&registry, Arc::clone(&new)).unwrap();
+        set_paired(&registry, &[("nas1", Access::Open)]);
+        assert!(new.tunnel.is_open());
+        // Its record is gone.
+        set_paired(&registry, &[]);
+        assert!(!new.tunnel.is_open());
     }
 
     #[test]

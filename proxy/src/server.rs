@@ -32,7 +32,7 @@ use crate::{
     socket,
     state::{Port, State, StateError},
     stop::{Phase, Stop},
-    tls::IdentityError,
+    tls::{Clients, ClientsError, IdentityError},
     upstream,
     worker::{Shared, Worker},
 };
@@ -56,6 +56,8 @@ pub enum StartError {
     State(StateError),
     /// A key and its certificate cannot be used together.
     Identity(IdentityError),
+    /// Certificates of agents cannot be verified.
+    Clients(ClientsError),
     /// The control socket cannot be made, or another server runs on this state folder.
     Control(io::Error),
     /// No random octets, or no further thread.
@@ -81,6 +83,7 @@ impl fmt::Display for StartError {
                 f.write_str("another spdy-proxy runs on this state folder")
             }
             Self::Control(error) => write!(f, "cannot make the control socket: {error}"),
+            Self::Clients(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
         }
     }
@@ -91,6 +94,12 @@ impl std::error::Error for StartError {}
 impl From<StateError> for StartError {
     fn from(error: StateError) -> Self {
         Self::State(error)
+    }
+}
+
+impl From<ClientsError> for StartError {
+    fn from(error: ClientsError) -> Self {
+        Self::Clients(error)
     }
 }
 
@@ -108,10 +117,16 @@ impl Server {
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
         let state = State::open(&settings.state_dir)?;
         let identity = state.identity(Port::Tunnel)?;
-        let tunnel_tls = identity.server_config(&upstream::ALPN).map_err(StartError::Identity)?;
+        let clients = match &settings.client_ca {
+            Some(ca) => Some(Arc::new(Clients::open(ca, settings.client_crl.as_deref())?)),
+            None => None,
+        };
+        let tunnel_tls = identity
+            .server_config(&upstream::ALPN, clients.clone())
+            .map_err(StartError::Identity)?;
         let http_tls = if settings.tls {
             let identity = state.identity(Port::Http)?;
-            Some(identity.server_config(&downstream::ALPN).map_err(StartError::Identity)?)
+            Some(identity.server_config(&downstream::ALPN, None).map_err(StartError::Identity)?)
         } else {
             None
         };
@@ -141,6 +156,7 @@ impl Server {
         let shared = Shared {
             state,
             registry,
+            clients,
             guard: Guard::new(&key, settings.log),
             budget: Arc::new(Budget::new(bounds.budget)),
             stop: Stop::default(),

@@ -30,6 +30,11 @@ pub struct Settings {
     /// Whether agents without credentials are taken, as the origin `anonymous`, which is open to
     /// every visitor. Default no.
     pub allow_anonymous: bool,
+    /// PEM file of the authority that vouches for agents with certificates. Default none: agents
+    /// show tokens.
+    pub client_ca: Option<PathBuf>,
+    /// PEM file of revocation lists of that authority. Default none.
+    pub client_crl: Option<PathBuf>,
     /// Whether a second box may wait, connected, behind the one that holds its name, and follow
     /// it. Default no: it is refused with 409 while that one is alive.
     pub standby: bool,
@@ -110,6 +115,8 @@ impl Settings {
             trace: false,
             debug: false,
             allow_anonymous: false,
+            client_ca: None,
+            client_crl: None,
             standby: false,
             log: Log::stderr(Level::Info),
             threads: 1,

@@ -15,7 +15,7 @@ use async_io::{Async, Timer};
 use blocking::unblock;
 use data_encoding::BASE64URL_NOPAD;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use spdy_protocol::{
     handshake::{Answer, Credentials, Features, HandshakeError, Hello, Put, Welcome, agreed},
     session::{Config, Profile, Side, Trace},
@@ -27,11 +27,11 @@ use crate::{
     gate::Pass,
     lobby::Ticket,
     log::{Escaped, Level},
-    registry::{ANONYMOUS, Refusal, Rules, Run, Upstream, Verdict},
+    registry::{ANONYMOUS, Proof, Refusal, Rules, Run, Upstream, Verdict},
     socket::Socket,
     state::StateError,
     stop::Phase,
-    tls::TlsStream,
+    tls::{TlsStream, is_for},
     worker::{Shared, Worker},
 };
 
@@ -84,6 +84,7 @@ struct Link {
 
 /// What a tunnel begins with.
 struct Entry {
+    proof: Option<Proof>,
     _place: Pass,
     /// The holder of its name that was asked whether it is alive, and is not.
     beaten: Option<u64>,
@@ -176,7 +177,10 @@ async fn shake_hands(
     socket.limit_unsent(shared.settings.bounds.unsent)?;
     let mut io = TlsStream::accept(tls, socket).await?;
     let decided = match read_put(&mut io).await? {
-        Ok((put, received)) => decide(shared, put).await.map(|decided| (decided, received)),
+        Ok((put, received)) => {
+            let chain = io.peer_chain().map(<[_]>::to_vec);
+            decide(shared, put, chain).await.map(|decided| (decided, received))
+        }
         Err(rejected) => Err(rejected),
     };
     let (decided, received) = match decided {
@@ -232,38 +236,56 @@ struct Decided {
     entry: Option<Entry>,
 }
 
-async fn decide(shared: &Shared, put: Put) -> Result<Decided, Rejected> {
+async fn decide(
+    shared: &Shared,
+    put: Put,
+    chain: Option<Vec<CertificateDer<'static>>>,
+) -> Result<Decided, Rejected> {
     let Put { credentials, hello, .. } = put;
     let name = hello.as_ref().map(|hello| hello.origin.clone());
     let told = |status, reason| Rejected::Told { status, reason, origin: name.clone() };
+    let failed = |error: StateError| state_failed(shared, &error);
     let register = hello.as_ref().and_then(|hello| hello.register);
-    let origin = match (credentials, name.clone()) {
-        (Credentials::None, _) | (_, None) => {
+    let state = shared.state.clone();
+    let (origin, proof) = match (credentials, name.clone(), chain) {
+        (Credentials::None, Some(name), Some(chain)) if register.is_none() => {
+            if name == ANONYMOUS || !is_for(&chain[0], &name) {
+                return Err(told(403, "the certificate is for another name"));
+            }
+            let (origin, certificate) = (name.clone(), chain[0].clone());
+            let admitted = unblock(move || state.admit(&origin, &certificate)).await;
+            let generation = admitted.map_err(failed)?;
+            let generation = generation.ok_or_else(|| told(403, "the certificate is revoked"))?;
+            // It may have come by its certificate, and to a record, just now.
+            if !shared.registry.is_paired(&name) {
+                refresh(shared).await;
+            }
+            (name, Some(Proof { generation, chain: Some(chain) }))
+        }
+        (Credentials::None, ..) | (_, None, _) => {
             if !shared.settings.allow_anonymous || register.is_some() {
                 return Err(told(401, "this proxy asks for credentials"));
             }
-            ANONYMOUS.to_owned()
+            (ANONYMOUS.to_owned(), None)
         }
-        (Credentials::Bearer(token), Some(name)) => {
-            let (state, origin) = (shared.state.clone(), name.clone());
+        (Credentials::Bearer(token), Some(name), _) => {
+            let origin = name.clone();
             let verified = unblock(move || state.verify(&origin, token.as_bytes(), register)).await;
-            if !verified.map_err(|error| state_failed(shared, &error))? {
-                return Err(told(401, BAD_TOKEN));
-            }
-            name
+            let generation = verified.map_err(failed)?.ok_or_else(|| told(401, BAD_TOKEN))?;
+            (name, Some(Proof { generation, chain: None }))
         }
-        (Credentials::Join(secret), Some(name)) => {
+        (Credentials::Join(secret), Some(name), _) => {
             let Some(token) = register else {
                 return Err(told(400, "a join registers a token"));
             };
             let secret =
                 BASE64URL_NOPAD.decode(secret.as_bytes()).map_err(|_| told(401, BAD_JOIN))?;
-            let (state, origin) = (shared.state.clone(), name.clone());
+            let origin = name.clone();
             let joined = unblock(move || state.join(&origin, &secret, token)).await;
-            if !joined.map_err(|error| state_failed(shared, &error))? {
+            if !joined.map_err(failed)? {
                 return Err(told(401, BAD_JOIN));
             }
-            name
+            (name, None)
         }
     };
     if register.is_some() {
@@ -276,7 +298,7 @@ async fn decide(shared: &Shared, put: Put) -> Result<Decided, Rejected> {
     let Some(place) = shared.tunnels.try_enter() else {
         return Err(told(503, "no room for another tunnel"));
     };
-    Ok(Decided { origin, hello, entry: Some(Entry { _place: place, beaten }) })
+    Ok(Decided { origin, hello, entry: Some(Entry { proof, _place: place, beaten }) })
 }
 
 /// Whether a proven agent may come in. Where another box holds its name that one is asked for a
@@ -324,15 +346,53 @@ fn state_failed(shared: &Shared, error: &StateError) -> Rejected {
 pub(crate) async fn refresh(shared: &Shared) -> bool {
     let (state, ticket) = (shared.state.clone(), shared.registry.ticket());
     let read = unblock(move || state.origins()).await;
-    match read {
+    let log = shared.settings.log;
+    let is_read = match read {
         Ok(origins) => {
             shared.registry.set_paired(ticket, origins);
             true
         }
         Err(error) => {
-            shared.settings.log.error(format_args!("state=failed {error}"));
+            log.error(format_args!("state=failed {error}"));
             false
         }
+    };
+    let Some(clients) = shared.clients.clone() else { return is_read };
+    let reloaded = unblock(move || clients.reload()).await;
+    if let Err(error) = &reloaded {
+        log.error(format_args!("clients=failed {error}"));
+    }
+    for upstream in shared.registry.upstreams() {
+        if !has_good_chain(shared, &upstream) {
+            upstream.cut();
+        }
+    }
+    is_read && reloaded.is_ok()
+}
+
+/// Whether the certificate that an agent came by, if it did, is still good.
+fn has_good_chain(shared: &Shared, upstream: &Upstream) -> bool {
+    let chain = upstream.proof.as_ref().and_then(|proof| proof.chain.as_ref());
+    chain.is_none_or(|chain| shared.clients.as_ref().is_some_and(|clients| clients.is_good(chain)))
+}
+
+/// Whether what let an agent in still would. Asked again once its tunnel can be found: before, it
+/// could not be cut.
+async fn is_still_let_in(shared: &Shared, upstream: &Upstream) -> bool {
+    let Some(proof) = &upstream.proof else { return true };
+    let (state, origin) = (shared.state.clone(), upstream.origin.clone());
+    let generation = unblock(move || state.generation(&origin)).await;
+    matches!(generation, Ok(Some(held)) if held == proof.generation)
+        && has_good_chain(shared, upstream)
+}
+
+/// Notes when an agent was here, for `list`.
+async fn note_seen(shared: &Shared, upstream: &Upstream) {
+    if upstream.proof.is_some() {
+        let (state, origin) = (shared.state.clone(), upstream.origin.clone());
+        let software = upstream.software.clone();
+        // What is noted is a help, and the log has it too.
+        let _ = unblock(move || state.note_seen(&origin, &software)).await;
     }
 }
 
@@ -349,6 +409,7 @@ fn welcome(shared: &Shared) -> Welcome {
 /// Runs a tunnel until it ends.
 async fn run(shared: &Shared, link: Link) {
     let Link { io, peer, origin, hello, received, entry } = link;
+    let Entry { proof, _place, beaten } = entry;
     let (profile, features) = agreed(Features::OURS, hello.as_ref().map(|hello| hello.can));
     let mut config = Config::new(Side::Client, profile, Arc::clone(&shared.budget));
     config.stored_only = profile == Profile::Ours && features.stored;
@@ -369,13 +430,14 @@ async fn run(shared: &Shared, link: Link) {
         tunnel,
         features,
         run: hello.as_ref().map(Run::of),
+        proof,
         is_standby: AtomicBool::new(false),
         software: hello.map(|hello| hello.software).unwrap_or_default(),
         peer,
         since: SystemTime::now(),
         totals: Default::default(),
     });
-    let entered = shared.registry.enter(Arc::clone(&upstream), entry.beaten, rules(shared));
+    let entered = shared.registry.enter(Arc::clone(&upstream), beaten, rules(shared));
     let seat = match entered {
         Ok(seat) => seat,
         Err(refusal) => {
@@ -398,7 +460,14 @@ async fn run(shared: &Shared, link: Link) {
         // It came while the others were told.
         upstream.tunnel.drain();
     }
-    let ended = driver.await;
+    let watching = async {
+        if !is_still_let_in(shared, &upstream).await {
+            upstream.cut();
+        }
+        note_seen(shared, &upstream).await;
+    };
+    let (ended, ()) = future::zip(driver, watching).await;
+    note_seen(shared, &upstream).await;
     if let Some(follows) = shared.registry.remove(&upstream) {
         log.info(format_args!("tunnel=up origin={} tunnel={}", follows.origin, follows.id));
     }
@@ -417,7 +486,6 @@ async fn run(shared: &Shared, link: Link) {
     if shared.settings.trace {
         log.info(format_args!("tunnel={} {counters:?}", upstream.id));
     }
-    drop(entry);
 }
 
 /// Octets of a PUT: more is malformed.

@@ -24,6 +24,7 @@ use crate::{
     settings::Settings,
     state::State,
     stop::Stop,
+    tls::Clients,
     watch::{Limits, Watches},
 };
 
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) state: State,
     pub(crate) registry: Registry,
+    /// Who vouches for agents with certificates.
+    pub(crate) clients: Option<Arc<Clients>>,
     pub(crate) guard: Guard,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stop: Stop,
