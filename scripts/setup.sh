@@ -61,6 +61,12 @@ case $task in
     test)
         media
         need wget wget
+        need aria2c aria2
+        need rclone rclone
+        need lftp lftp
+        need mpv mpv
+        need chromium chromium
+        command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
         # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
         need strace strace
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)

@@ -132,6 +132,10 @@ struct Flags {
     #[argh(switch)]
     show_hidden: bool,
 
+    /// list a folder even if it has an index.html
+    #[argh(switch)]
+    no_index: bool,
+
     /// log every request and session to stderr
     #[argh(switch, short = 's')]
     session_debug: bool,
@@ -172,6 +176,7 @@ impl From<Flags> for Options {
             follow_into: flags.follow_into,
             max_upload: flags.max_upload,
             show_hidden: flags.show_hidden,
+            no_index: flags.no_index,
             session_debug: flags.session_debug,
             log: flags.log,
         }
@@ -236,6 +241,7 @@ mod tests {
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
             max_upload: Some(5),
             show_hidden: true,
+            no_index: true,
             session_debug: true,
             log: Some("debug".into()),
         };
@@ -243,14 +249,14 @@ mod tests {
                       --name nas --token-file t --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
                       --follow-into /mnt/b --forward /x=http://h \
-                      --forward /y=http://h,keep-host --max-upload 5 --show-hidden -s --log debug";
+                      --forward /y=http://h,keep-host --max-upload 5 --show-hidden --no-index -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
                       --follow-into=/mnt/b --forward=/x=http://h \
-                      --forward=/y=http://h,keep-host --max-upload=5 --show-hidden -s --log=debug";
+                      --forward=/y=http://h,keep-host --max-upload=5 --show-hidden --no-index -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);

@@ -70,6 +70,8 @@ pub struct Options {
     pub max_upload: Option<u64>,
     /// `show-hidden`: names that begin with a dot are served.
     pub show_hidden: bool,
+    /// `no-index`: a folder is listed even if it has an index.html.
+    pub no_index: bool,
     /// `session-debug`.
     pub session_debug: bool,
     /// `log`: the level.
@@ -191,6 +193,10 @@ impl File {
                 options.show_hidden = switch(key, value)?;
                 Ok(())
             }
+            "no-index" => {
+                options.no_index = switch(key, value)?;
+                Ok(())
+            }
             "proxy" => {
                 options.proxies.push(word(key, value)?.to_owned());
                 Ok(())
@@ -266,6 +272,7 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         shares,
         forwards,
         show_hidden: flags.show_hidden || top.show_hidden,
+        index: !(flags.no_index || top.no_index),
         follow_into: follow_into(flags, top)?,
         max_upload: flags.max_upload.or(top.max_upload),
         instance,
@@ -618,7 +625,8 @@ mod tests {
 
     #[test]
     fn shares_have_names_paths_and_switches() {
-        let text = "insecure\nshow-hidden\nmax-upload 7\nshare films=/\nshare-rw in = sub dir\n";
+        let text = "insecure\nshow-hidden\nno-index\nmax-upload 7\nshare films=/\n\
+                    share-rw in = sub dir\n";
         let file = parse(text).unwrap();
         assert_eq!(file.options.shares[1], ("in=/etc/x/sub dir".to_owned(), true));
         let one = |shares: &[(&str, bool)], root: Option<&str>, allow_write| {
@@ -629,7 +637,7 @@ mod tests {
         let settings = one(&[("a=/", false), ("b=/usr", true)], Some("/etc"), true).unwrap();
         let names = settings.origin.shares.iter().map(|share| (&*share.name, share.writable));
         assert_eq!(names.collect::<Vec<_>>(), [("", true), ("a", false), ("b", true)]);
-        assert!(settings.origin.show_hidden);
+        assert!(settings.origin.show_hidden && !settings.origin.index);
         assert_eq!(settings.origin.max_upload, Some(7));
         let follow = |folder: &str| {
             let (root, follow_into) = (Some("/".into()), vec![folder.into()]);

@@ -12,6 +12,8 @@ mod write;
 
 mod share;
 
+mod pages;
+
 mod archive;
 
 mod subtitle;
@@ -80,6 +82,8 @@ pub struct Options {
     pub forwards: Vec<forward::Service>,
     /// Whether names that begin with a dot are served and listed. Default no.
     pub show_hidden: bool,
+    /// Whether index.html is shown instead of the list of its folder. Default yes.
+    pub index: bool,
     /// Absolute paths of folders that links in the shares may lead into. Default none.
     pub follow_into: Vec<PathBuf>,
     /// Whether `openat2` may be used where the kernel has it. Default yes.
@@ -103,6 +107,7 @@ impl Options {
             shares: vec![root],
             forwards: Vec::new(),
             show_hidden: false,
+            index: true,
             follow_into: Vec::new(),
             use_openat2: true,
             threads: pool::THREADS,
@@ -152,6 +157,7 @@ impl Origin {
     pub fn new(options: &Options, log: Log) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
         hasher.write(&options.instance);
+        let names = options.shares.iter().filter(|share| !share.name.is_empty());
         let shares = options.shares.iter().map(|share| {
             Ok(Share {
                 name: share.name.as_bytes().into(),
@@ -167,7 +173,11 @@ impl Origin {
         Ok(Self {
             forwards: Forwards::new(options.forwards.clone(), log.clone()),
             shares,
-            tools: tools.map_err(|_| io::Error::other("the system has no random numbers"))?,
+            tools: Tools {
+                index: options.index,
+                shares: names.map(|share| share.name.as_bytes().into()).collect(),
+                ..tools.map_err(|_| io::Error::other("the system has no random numbers"))?
+            },
             changes: Changes::new(options.max_upload),
             linger: options.linger,
             blocks: Quota::new(body::BLOCKS),
@@ -272,6 +282,15 @@ impl Origin {
             Err(PathError::TooLong) => return Ok(Reply::status(414)),
             Err(PathError::Elsewhere(location)) => return Ok(share::redirect(location, query)),
         };
+        if target.first().is_none() && !self.shares.iter().any(|share| share.name.is_empty()) {
+            let answer = match method {
+                "GET" => share::shares(&self.tools, request, &target, query).await,
+                "HEAD" => share::shares(&self.tools, request, &target, query).await.without_body(),
+                "OPTIONS" => Reply::empty(204).with("allow", &allowed(&[])),
+                _ => Reply::status(405).with("allow", &allowed(&[])),
+            };
+            return Ok(answer);
+        }
         let Some((share, target)) = share::place(&self.shares, target) else {
             return Ok(Reply::status(404));
         };

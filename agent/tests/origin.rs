@@ -169,7 +169,7 @@ fn folders_are_listed_and_redirected_to() {
         assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
         assert!(page.text().contains("href=\"./dir/\""));
         assert!(page.text().contains("href=\"./ten.txt\""));
-        assert!(!page.text().contains("hidden"));
+        assert!(!page.text().contains(".hidden"));
         let inner = exchange(&tunnel, "GET", "/dir/", &[], None).await;
         assert!(inner.text().contains("href=\"./inner%20file.MKV\""));
         let head = exchange(&tunnel, "HEAD", "/dir/", &[], None).await;

@@ -23,7 +23,11 @@ pub mod http;
 
 pub mod observe;
 
+pub mod browser;
+
 pub mod visitor;
+
+pub mod recorder;
 
 pub mod media;
 

@@ -1,11 +1,13 @@
 //! One share: GET and HEAD of what lies in it.
 //!
-//! It owns what a name is and which form of it was asked for. What changes a share is `super::write`'s.
+//! It owns what a name is and which form of it was asked for. What changes a share is
+//! `super::write`'s.
 
 mod files;
 mod variants;
+mod views;
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
 use ring::error::Unspecified;
 use spdy_protocol::head::RequestHead;
@@ -14,15 +16,16 @@ use super::{
     archive::{self, Form},
     conditional::Validators,
     file::{self, Kind, Root},
-    gzip,
-    listing::{self, Listing, Page},
+    gzip, pages,
     path::{self, Target},
     quota::Quota,
-    reply::{PRIVATE, Reply},
+    reply::Reply,
     subtitle,
     token::Secret,
 };
 use crate::pool::Pool;
+
+pub(crate) use views::shares;
 
 /// A folder that is served.
 #[derive(Debug)]
@@ -42,14 +45,18 @@ pub(crate) struct Tools {
     pub(crate) key: u64,
     /// Whether names with a dot are served.
     pub(crate) hidden: bool,
-    /// Bodies that are made while they are sent.
+    /// Whether a folder's index.html stands for it.
+    pub(crate) index: bool,
+    /// The names of the shares that have one: folders of `/`.
+    pub(crate) shares: Arc<[Box<[u8]>]>,
+    /// Octets of pages that are made while they are sent.
     pub(crate) made: Quota,
     /// Archives under way.
     pub(crate) archives: Quota,
     /// Bodies that are compressed.
     pub(crate) gzips: Quota,
-    /// The policy of our own pages.
-    pub(crate) policy: String,
+    /// The policy of our own pages, and that of those with forms.
+    pub(crate) policies: [String; 2],
     /// Makes and knows the tokens of our own forms.
     pub(crate) secret: Secret,
 }
@@ -80,42 +87,16 @@ impl Share {
                 variants::subtitles(tools, request, opened, &meta, now)
             }
             Ok((opened, meta)) if meta.kind == Kind::File => {
+                if let Some(reply) = self.media(tools, request, target, query, &meta).await {
+                    return reply;
+                }
                 files::whole_or_parts(tools, request, target, opened, &meta, now)
             }
             Ok(_) if !target.folder => redirect(target.as_folder(), query),
             Ok((opened, _)) if Form::asked(query).is_some() => {
                 variants::archive(tools, request, target, opened, query).await
             }
-            Ok((opened, _)) => self.folder(tools, request, target, opened, now).await,
-        }
-    }
-
-    async fn folder(
-        &self,
-        tools: &Tools,
-        request: &RequestHead,
-        target: &Target,
-        opened: OwnedFd,
-        now: i64,
-    ) -> Reply {
-        let head = Reply::empty(200)
-            .with("content-type", "text/html; charset=utf-8")
-            .with("cache-control", PRIVATE)
-            .with("x-content-type-options", "nosniff")
-            .with("content-security-policy", &tools.policy);
-        if request.method == "HEAD" {
-            return head;
-        }
-        let (root, name) = (self.root.clone(), target.name.clone());
-        match tools.pool.run(move || Listing::read(&root, &name, &opened)).await {
-            Ok(listing) => match tools.made.lease(listing.len()) {
-                Some(lease) => {
-                    let token = self.writable.then(|| tools.secret.token(&self.name, now));
-                    head.made(Page::new(target, listing, token), vec![lease])
-                }
-                None => Reply::status(503),
-            },
-            Err(error) => Reply::status(file::status_of(error)),
+            Ok((opened, _)) => self.folder(tools, request, target, query, opened, now).await,
         }
     }
 }
@@ -140,10 +121,12 @@ impl Tools {
             pool: Pool::new(threads),
             key,
             hidden,
-            made: Quota::new(listing::ENTRIES_HELD),
+            index: true,
+            shares: Arc::new([]),
+            made: Quota::new(pages::HELD),
             archives: Quota::new(archive::AT_A_TIME),
             gzips: Quota::new(gzip::AT_A_TIME),
-            policy: listing::policy(),
+            policies: [false, true].map(pages::policy),
             secret: Secret::new()?,
         })
     }

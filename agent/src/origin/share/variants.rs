@@ -30,7 +30,7 @@ pub(super) async fn archive(
     let top = archive::top_name(target);
     let head = Reply::empty(200)
         .with("content-type", form.media_type())
-        .with("content-disposition", &form.disposition(&top))
+        .with("content-disposition", &archive::disposition(&top, form.extension()))
         .with("cache-control", PRIVATE)
         .with("x-content-type-options", "nosniff");
     if request.method == "HEAD" {

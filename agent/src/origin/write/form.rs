@@ -4,10 +4,11 @@
 //! makes a folder, each `file` is stored) and what the visitor is told. Each file is stored as PUT
 //! would; one that cannot be does not cost the others.
 
-use maud::{DOCTYPE, html};
+use maud::html;
 
 use super::{
     super::{
+        pages,
         path::{Target, encode_segment},
         reply::{PRIVATE, Reply},
     },
@@ -256,33 +257,27 @@ impl Outcome {
             return Reply::status(303).with_octets("location", &folder);
         };
         let folder = String::from_utf8_lossy(&folder);
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { "Not everything was stored" }
-                }
-                body {
-                    h1 { "Not everything was stored" }
-                    @for (title, names) in [("Not stored", &self.refused), ("Stored", &self.stored)] {
-                        @if !names.lines.is_empty() {
-                            h2 { (title) }
-                            ul { @for line in &names.lines { li { bdi { (line) } } } }
-                            @if names.more > 0 { p { "and " (names.more) " more" } }
-                        }
+        let body = html! {
+            main {
+                h1 { (TITLE) }
+                @for (title, names) in [("Not stored", &self.refused), ("Stored", &self.stored)] {
+                    @if !names.lines.is_empty() {
+                        h2 { (title) }
+                        ul { @for line in &names.lines { li { bdi { (line) } } } }
+                        @if names.more > 0 { p { "and " (names.more) " more" } }
                     }
-                    p { a href=(folder) { "Back to the folder" } }
                 }
+                p { a href=(folder) { "Back to the folder" } }
             }
         };
-        Reply::typed(status, "text/html; charset=utf-8", page.into_string())
+        let page = pages::begin(TITLE, false) + &body.into_string() + pages::END;
+        Reply::typed(status, "text/html; charset=utf-8", page)
             .with("cache-control", PRIVATE)
-            .with("content-security-policy", &change.tools.policy)
+            .with("content-security-policy", &change.tools.policies[0])
     }
 }
+
+const TITLE: &str = "Not everything was stored";
 
 /// Octets of a part. A file that fails is read to its end, so that the next is found.
 async fn take(field: &mut Field<'_>, data: Vec<u8>) -> Result<(), Failure> {
