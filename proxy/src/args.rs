@@ -185,12 +185,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             Ok(Command::Revoke { name: revoke.name, state_dir })
         }
         Some(Subcommand::Key(KeyFlags { command, state_dir })) => {
-            let change = match command {
-                KeySubcommand::Spare(spare) => KeyChange::Spare(spare.file),
-                KeySubcommand::Use(used) => KeyChange::Use(used.file),
-                KeySubcommand::List(_) => KeyChange::List,
+            let (change, own) = match command {
+                KeySubcommand::Spare(spare) => (KeyChange::Spare(spare.file), spare.state_dir),
+                KeySubcommand::Use(used) => (KeyChange::Use(used.file), used.state_dir),
+                KeySubcommand::List(list) => (KeyChange::List, list.state_dir),
             };
-            Ok(Command::Key { change, state_dir: state_dir.or(flags.state_dir) })
+            Ok(Command::Key { change, state_dir: own.or(state_dir).or(flags.state_dir) })
         }
         Some(Subcommand::Status(status)) => {
             let state_dir = status.state_dir.or(flags.state_dir);
@@ -511,7 +511,7 @@ mod tests {
         let revoke = words("spdy-proxy revoke nas1 --state-dir /x").unwrap();
         assert!(matches!(revoke, Command::Revoke { state_dir: Some(_), .. }));
         for (line, wanted) in [
-            ("spdy-proxy key spare /a", KeyChange::Spare("/a".into())),
+            ("spdy-proxy key spare /a --state-dir /x", KeyChange::Spare("/a".into())),
             ("spdy-proxy key use /a", KeyChange::Use("/a".into())),
             ("spdy-proxy key list", KeyChange::List),
             ("spdy-proxy key --state-dir /x list", KeyChange::List),

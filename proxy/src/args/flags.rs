@@ -209,6 +209,10 @@ pub(super) struct SpareFlags {
     /// file to write, which must not exist
     #[argh(positional)]
     pub(super) file: PathBuf,
+
+    /// folder for keys and origins
+    #[argh(option)]
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 /// Make a spare key the key of the tunnel port, from the next start on.
@@ -218,12 +222,20 @@ pub(super) struct UseFlags {
     /// file that `key spare` wrote
     #[argh(positional)]
     pub(super) file: PathBuf,
+
+    /// folder for keys and origins
+    #[argh(option)]
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 /// Print the pins of the key in use and of the spare ones.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
-pub(super) struct KeyListFlags {}
+pub(super) struct KeyListFlags {
+    /// folder for keys and origins
+    #[argh(option)]
+    pub(super) state_dir: Option<PathBuf>,
+}
 
 /// Print what the running proxy counts.
 #[derive(Debug, FromArgs)]
