@@ -19,13 +19,13 @@ pub(crate) struct Target {
 /// Why a path names nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PathError {
-    /// 400: an escape that is none, a NUL, `.` or `..`.
+    /// 400: an escape that is none, a NUL, `..` or an encoded `.`.
     Malformed,
     /// 404: what we do not show, whether it exists or not.
     NotFound,
     /// 414: longer than [`PATH_MAX`].
     TooLong,
-    /// 301 to this path: it has empty segments, which no file has.
+    /// 301 to this path: it has empty segments, or `.`, which no file has.
     Elsewhere(Vec<u8>),
 }
 
@@ -60,7 +60,8 @@ impl Target {
         let mut name = Vec::with_capacity(inner.len());
         let mut empty = false;
         for segment in inner.split(|octet| *octet == b'/') {
-            if segment.is_empty() {
+            // `.` means nothing either; rclone asks for "a:b" as "./a:b".
+            if matches!(segment, b"" | b".") {
                 empty = true;
                 continue;
             }
@@ -247,8 +248,8 @@ mod tests {
             b"/../etc/passwd",
             b"/a/../b",
             b"/a/..",
-            b"/a/./b",
-            b"/.",
+            b"/a/%2e/b",
+            b"/%2E",
             b"/%2e%2e/x",
             b"/.%2e/",
             b"/%zz",
@@ -279,7 +280,10 @@ mod tests {
 
     #[test]
     fn redirects_never_name_a_host() {
-        let cases: [(&[u8], &[u8]); 5] = [
+        let cases: [(&[u8], &[u8]); 8] = [
+            (b"/./a:b", b"/a%3Ab"),
+            (b"/a/./b/.", b"/a/b"),
+            (b"/.", b"/"),
             (b"//dir", b"/dir"),
             (b"//evil.example/", b"/evil.example/"),
             (b"/a//b", b"/a/b"),

@@ -8,10 +8,16 @@ use super::{pair, strong_tag, watched};
 fn chromium_plays_and_seeks() {
     let pair = pair(media::long_folder().unwrap(), &[]);
     let films = [
-        ("long.mp4", "video/mp4; codecs=\"avc1.42c01e, mp4a.40.2\"", 40.0, [30.5, 5.5, 20.5]),
-        ("long.webm", "video/webm; codecs=\"vp8, opus\"", 20.0, [15.5, 3.5, 10.5]),
+        (
+            "long.mp4",
+            "video/mp4; codecs=\"avc1.42c01e, mp4a.40.2\"",
+            40.0,
+            [30.5, 5.5, 20.5, 38.5, 12.5],
+            2,
+        ),
+        ("long.webm", "video/webm; codecs=\"vp8, opus\"", 20.0, [15.5, 3.5, 10.5, 18.5, 6.5], 0),
     ];
-    for (name, kind, seconds, seeks) in films {
+    for (name, kind, seconds, seeks, least) in films {
         let tag = strong_tag(&pair, name);
         let (recorder, address) = watched(&pair, name);
         let mut browser = Browser::start();
@@ -30,10 +36,10 @@ fn chromium_plays_and_seeks() {
         browser.run(PLAY);
         assert_eq!(browser.complaints(), [""; 0], "{name}");
         let exchanges = recorder.exchanges();
-        assert_tag_at_work(&exchanges, &tag);
-        // The index at the end is asked for apart, and what lies between later, if at all.
-        let resumed = exchanges.iter().filter(|one| one.header("if-range").is_some()).count();
-        assert!(name != "long.mp4" || resumed > 1, "{exchanges:?}");
+        // What lies at the end is asked for apart, and what lies between later, if at all; the
+        // WebM may have come whole before.
+        let resumed = parts_by_tag(&exchanges, &tag);
+        assert!(resumed >= least, "{name}: {exchanges:?}");
     }
 }
 
@@ -47,18 +53,25 @@ pub fn can_play(browser: &mut Browser, name: &str, kind: &str) -> bool {
     can
 }
 
-/// A browser that has a strong tag puts together what it has and asks for the rest: from where it
-/// has nothing to where it has something, as long as the file is the same.
-fn assert_tag_at_work(exchanges: &[Exchange], tag: &str) {
+/// Counts the parts that were asked for with If-Range. A browser that has a strong tag puts together
+/// what it has and asks for the rest: from where it has nothing to where it has something, as long
+/// as the file is the same.
+fn parts_by_tag(exchanges: &[Exchange], tag: &str) -> usize {
+    let mut parts = 0;
     for one in exchanges {
-        let Some((first, last)) = one.range().filter(|range| range.0 > 0) else { continue };
-        assert!(last.is_some_and(|last| last >= first), "{one:?}");
-        // With If-None-Match it looks whether it may use what it has.
         let (part, known) = (one.header("if-range"), one.header("if-none-match"));
-        assert_eq!(part.or(known), Some(tag), "{one:?}");
+        // Without either it passes by its cache, which it does while that is still busy with a
+        // request just given up.
+        let Some(sent) = part.or(known) else { continue };
+        assert_eq!(sent, tag, "{one:?}");
+        let (first, last) = one.range().unwrap();
+        assert!(last.is_some_and(|last| last >= first), "{one:?}");
+        // With If-None-Match it asks whether it may show what it has.
         let wanted = if part.is_some() { 206 } else { 304 };
         assert!(one.status().is_none_or(|status| status == wanted), "{one:?}");
+        parts += usize::from(part.is_some());
     }
+    parts
 }
 
 /// Plays half a second and tells the picture's size.
@@ -78,8 +91,14 @@ const SEEK: &str = "(async () => {
     const video = document.querySelector('video');
     video.pause();
     const there = new Promise(done => video.addEventListener('seeked', done, { once: true }));
+    // The old picture may still be the one that is shown then.
+    const shown = new Promise(done => {
+        const look = (_, { mediaTime }) => Math.abs(mediaTime - SECOND) < 0.2
+            ? done() : video.requestVideoFrameCallback(look);
+        video.requestVideoFrameCallback(look);
+    });
     video.currentTime = SECOND;
-    await there;
+    await Promise.all([there, shown]);
     const canvas = new OffscreenCanvas(240, 40);
     const context = canvas.getContext('2d', { willReadFrequently: true });
     context.drawImage(video, 0, 0);

@@ -7,7 +7,8 @@ use spdy_tests::fixture::{Sha256, TempRoot};
 
 use super::{pair, run, watched};
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
+    "a:b.txt",
     "plain.txt",
     "with space.txt",
     " space before.txt",
