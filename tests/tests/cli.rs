@@ -208,6 +208,15 @@ fn wrong_command_lines_are_usage_errors() {
         ("access nas1 closed", &["closed"]),
         ("access anonymous open", &["anonymous"]),
         ("list extra", &["extra"]),
+        ("rotate", &["name"]),
+        ("rotate nas1 --access open", &["--access"]),
+        ("revoke NAS", &["NAS"]),
+        ("revoke anonymous", &["anonymous"]),
+        ("key", &["spare", "use"]),
+        ("key spare", &["file"]),
+        ("status --json=yes", &["yes"]),
+        ("--client-crl /x", &["client-ca"]),
+        ("--standby=yes", &["yes"]),
     ] {
         run(PROXY, &words(line)).failed(USAGE, parts);
     }
@@ -351,7 +360,16 @@ fn help_and_version_go_to_stdout() {
         let version = format!("{name} {}", env!("CARGO_PKG_VERSION"));
         assert_eq!(run(name, &["--version"]).succeeded(), [version]);
     }
-    for (name, command) in [(AGENT, "join"), (PROXY, "pair"), (PROXY, "access"), (PROXY, "list")] {
+    for (name, command) in [
+        (AGENT, "join"),
+        (PROXY, "pair"),
+        (PROXY, "rotate"),
+        (PROXY, "access"),
+        (PROXY, "revoke"),
+        (PROXY, "key"),
+        (PROXY, "list"),
+        (PROXY, "status"),
+    ] {
         for help in ["-h", "--help"] {
             let ran = run(name, &[command, help]);
             assert!(
@@ -522,16 +540,31 @@ fn secrets_stay_where_they_belong() {
     assert_eq!(missing.send(proxy.http).unwrap().status, 404);
     agent.wait_for("the second request", |line| line.contains("/none").then_some(()));
 
+    let tell = |args: &[&str]| {
+        let ran = run(PROXY, &[args, &["--state-dir", state.to_str().unwrap()]].concat());
+        ran.succeeded().join("\n")
+    };
+    let spare = root.join("spare.pem");
+    let told = tell(&["key", "spare", spare.to_str().unwrap()]);
+    let password = tell(&["access", "nas1", "password"]);
+    let password = password.lines().find_map(|line| line.strip_prefix("password ")).unwrap();
+    let rotation = tell(&["rotate", "nas1"]);
     let debug = Debug::of(proxy.http).text;
-    let listed = run(PROXY, &["list", "--state-dir", state.to_str().unwrap()]);
     let mut said = vec![
         ("join's arguments", arguments),
         ("join", format!("{joined:?}")),
         ("the agent's log", agent.text()),
         ("the proxy's log", proxy.program().text()),
         ("/debug", debug),
-        ("list", listed.succeeded().join("\n")),
+        ("list", tell(&["list"])),
+        ("status", tell(&["status", "--json"])),
+        ("key spare", told),
+        ("key list", tell(&["key", "list"])),
+        ("revoke", tell(&["revoke", "nas1"])),
     ];
+    // The log up to the end of what the last command brought about.
+    proxy.program().wait_for("the cut", |line| line.contains("tunnel=down").then_some(()));
+    said.push(("the proxy's log in the end", proxy.program().text()));
     for (name, program) in [("the agent's", &agent), ("the proxy's", proxy.program())] {
         for file in ["cmdline", "environ"] {
             said.push((name, read(&format!("/proc/{}/{file}", program.id()))));
@@ -543,11 +576,16 @@ fn secrets_stay_where_they_belong() {
     assert!(token.len() > 40);
     let secret = JoinCode::parse(&code).unwrap().secret;
     let hex: String = secret.iter().map(|octet| format!("{octet:02x}")).collect();
+    let (key, kept) = (private_line(&state.join("key.pem")), private_line(&spare));
     let secrets = [
         ("the token", token.as_str()),
         ("the token's hash", &Sha256::of(token.as_bytes())),
         ("the join code", &code),
         ("the join secret", &hex),
+        ("the password", password),
+        ("the code of the rotation", &rotation),
+        ("the key", &key),
+        ("the spare key", &kept),
         ("a password", "dmlzaXRvcjpwYXNzd29yZA"),
         ("a cookie", "secret-of-a-visitor"),
         ("a signature", "secret-of-a-link"),
@@ -563,7 +601,9 @@ fn secrets_stay_where_they_belong() {
     // The proxy keeps hashes only.
     for file in files(&state) {
         let text = String::from_utf8_lossy(&fs::read(&file).unwrap_or_default()).into_owned();
-        for (name, secret) in [&secrets[0], &secrets[2], &secrets[3]] {
+        for (name, secret) in
+            secrets.iter().filter(|secret| !["the token's hash", "the key"].contains(&secret.0))
+        {
             assert!(!text.contains(secret), "{name} is in {}", file.display());
         }
         let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o077;
@@ -572,6 +612,14 @@ fn secrets_stay_where_they_belong() {
     for file in files(&root.join("etc")) {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o077, 0, "{file:?}");
     }
+}
+
+/// A line in the middle of a PEM file: octets of the key itself.
+fn private_line(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let line = text.lines().nth(2).unwrap();
+    assert!(line.len() > 40 && text.contains("PRIVATE KEY"));
+    line.to_owned()
 }
 
 /// All files below a folder.

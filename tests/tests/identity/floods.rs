@@ -44,7 +44,7 @@ type From = fn(usize) -> Ipv4Addr;
 
 const ONE: From = |_| Ipv4Addr::LOCALHOST;
 const MANY: From = |n| {
-    let [.., high, low] = (n as u32 + 1).to_be_bytes();
+    let [.., high, low] = (n + 1).to_be_bytes();
     Ipv4Addr::new(127, 1, high, low)
 };
 
