@@ -11,6 +11,7 @@ mod credentials;
 mod floods;
 #[path = "../scaled/mod.rs"]
 mod scaled;
+mod secrets;
 mod state;
 
 use std::{
