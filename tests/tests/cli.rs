@@ -1,4 +1,4 @@
-//! The programs as somebody uses them who makes mistakes, or who must not learn a secret.
+//! The programs as somebody uses them who makes mistakes.
 //!
 //! Every failure is one line on standard error and exit code 64 (usage) or 1.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
