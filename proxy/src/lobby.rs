@@ -3,9 +3,9 @@
 //! A guest is a connection that has not shown yet what it is: a handshake in progress, a visitor
 //! before the first request. Some are inside at a time, others wait in a line; nobody is refused.
 //! Under pressure the latest of the address that has the fewest inside comes next: who came long
-//! ago has given up. Whoever is inside for longer than the patience may be put out in favour of
-//! one that waits, the oldest of the busiest address first, and so is the oldest of a line that is
-//! full. An address that failed a short while ago counts as a busy one.
+//! ago has given up. Whoever is inside without progress for longer than the patience may be put out
+//! in favour of one that waits, the oldest of the busiest address first, and so is the oldest of a
+//! line that is full. An address that failed a short while ago counts as a busy one.
 //!
 //! It owns the order and its bounds. It does not know what a guest is seen to for.
 
@@ -81,10 +81,12 @@ enum Standing {
     },
 }
 
-/// Guests of one address by id, in the order of their coming.
+/// Guests of one address by id.
 #[derive(Debug, Default)]
 struct Queues {
+    /// In the order of their coming.
     waiting: VecDeque<u64>,
+    /// In the order of their last progress.
     inside: VecDeque<u64>,
     /// Failures when the first of them came, and since.
     failed: usize,
@@ -101,8 +103,8 @@ impl Queues {
 }
 
 impl Lobby {
-    /// At most `places` guests inside (0 counts as 1) and `room` who wait; who is inside for
-    /// longer than `patience` goes when another one waits.
+    /// At most `places` guests inside (0 counts as 1) and `room` who wait; who is inside without
+    /// progress for longer than `patience` goes when another one waits.
     pub(crate) fn new(places: usize, room: usize, patience: Duration) -> Self {
         let state = State {
             places: places.max(1),
@@ -175,6 +177,19 @@ impl Ticket {
             if is_out { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// It has done its part so far: its patience begins anew.
+    pub(crate) fn progressed(&self) {
+        let mut state = self.lobby.lock();
+        let Some(guest) = state.guests.get_mut(&self.id) else { return };
+        if let Standing::Inside(since) = &mut guest.standing {
+            *since = Instant::now();
+            if let Some(queues) = state.addresses.get_mut(&self.address) {
+                queues.inside.retain(|held| *held != self.id);
+                queues.inside.push_back(self.id);
+            }
+        }
     }
 
     /// It has shown what it is: it is no stranger any more and makes room.
@@ -371,6 +386,17 @@ mod tests {
         first.known();
         let _more: Vec<_> = (0..8).map(|_| lobby.enter(ip(4))).collect();
         assert!(future::block_on(future::poll_once(first.expelled())).is_none());
+    }
+
+    #[test]
+    fn who_makes_progress_is_not_the_oldest_any_more() {
+        let lobby = Lobby::new(2, 8, Duration::ZERO);
+        let [slow, silent] = [lobby.enter(ip(1)), lobby.enter(ip(1))];
+        slow.progressed();
+        let _newcomer = lobby.enter(ip(2));
+        assert!(is_inside(&slow) && is_out(&silent));
+        silent.progressed();
+        assert!(is_out(&silent));
     }
 
     #[test]

@@ -77,8 +77,9 @@ pub struct Bounds {
 pub struct Timings {
     /// A handshake of an agent, TLS and PUT together. Default 10 s.
     pub handshake: Duration,
-    /// Age at which a handshake, or a visitor without a request, is closed when another one waits
-    /// for its place; the oldest of the busiest address first. Default 1 s.
+    /// Time without progress (TLS done, PUT or request read) after which a handshake, or a visitor
+    /// without a request, is closed when another one waits for its place; the oldest of the busiest
+    /// address first. Default 2 s.
     pub patience: Duration,
     /// A TLS handshake of a visitor, and each request head from its first octet. Default 30 s.
     pub head: Duration,
@@ -145,7 +146,7 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
-            patience: Duration::from_secs(1),
+            patience: Duration::from_secs(2),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             body: Duration::from_secs(120),

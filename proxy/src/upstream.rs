@@ -143,7 +143,7 @@ async fn serve(
             let ended = async { Err(future::or(put_out, late()).await) };
             // Boxed: what a handshake needs is not held by those who wait, and is given back
             // before the tunnel's long life begins.
-            Box::pin(future::or(shake_hands(shared, stream, peer, tls), ended)).await
+            Box::pin(future::or(shake_hands(shared, stream, peer, tls, &ticket), ended)).await
         }
     };
     let failures = if shaken.is_err() { ticket.failed() } else { 0 };
@@ -172,14 +172,16 @@ async fn shake_hands(
     stream: Async<std::net::TcpStream>,
     peer: SocketAddr,
     tls: Arc<ServerConfig>,
+    ticket: &Ticket,
 ) -> Result<Shaken, Rejected> {
     let socket = Socket::new(stream)?;
     socket.limit_unsent(shared.settings.bounds.unsent)?;
     let mut io = TlsStream::accept(tls, socket).await?;
+    ticket.progressed();
     let decided = match read_put(&mut io).await? {
         Ok((put, received)) => {
             let chain = io.peer_chain().map(<[_]>::to_vec);
-            decide(shared, put, chain).await.map(|decided| (decided, received))
+            decide(shared, put, chain, ticket).await.map(|decided| (decided, received))
         }
         Err(rejected) => Err(rejected),
     };
@@ -240,6 +242,7 @@ async fn decide(
     shared: &Shared,
     put: Put,
     chain: Option<Vec<CertificateDer<'static>>>,
+    ticket: &Ticket,
 ) -> Result<Decided, Rejected> {
     let Put { credentials, hello, .. } = put;
     let name = hello.as_ref().map(|hello| hello.origin.clone());
@@ -288,6 +291,8 @@ async fn decide(
             (name, None)
         }
     };
+    // Proven, or taken without: the holder of a name is asked for seconds, which nobody else pays.
+    ticket.known();
     if register.is_some() {
         refresh(shared).await;
         return Ok(Decided { origin, hello, entry: None });
