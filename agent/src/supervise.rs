@@ -183,8 +183,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// What the tunnel announces. `upgrade` and `splice` come with the services that need them.
-    const CAN: Features = Features { stored: true, upgrade: false, splice: false };
+    /// What the tunnel announces. `upgrade` comes with the services that need it.
+    const CAN: Features = Features { stored: true, upgrade: false, splice: true };
 
     fn put(&self, proxy: &Proxy) -> Put {
         let epoch = self.epoch.get() + 1;
