@@ -162,6 +162,10 @@ struct Flags {
     #[argh(option)]
     grace: Option<String>,
 
+    /// seconds that requests wait for an agent that has just gone (10); 0: nor do downloads
+    #[argh(option)]
+    hold: Option<String>,
+
     /// print the version
     #[argh(switch)]
     version: bool,
@@ -346,6 +350,12 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
     if let Some(grace) = flags.grace {
         settings.timings.grace = seconds("grace", &grace)?;
     }
+    if let Some(hold) = flags.hold {
+        settings.timings.hold = seconds("hold", &hold)?;
+        if settings.timings.hold.is_zero() {
+            settings.timings.splice = Duration::ZERO;
+        }
+    }
     settings.tls = flags.tls;
     settings.behind_tls = flags.behind_tls;
     settings.trace = flags.session;
@@ -383,6 +393,7 @@ fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
             "log" => drop(flags.log.get_or_insert(value)),
             "threads" => drop(flags.threads.get_or_insert(value)),
             "grace" => drop(flags.grace.get_or_insert(value)),
+            "hold" => drop(flags.hold.get_or_insert(value)),
             "tls" => switch(&mut flags.tls, &key)?,
             "behind-tls" => switch(&mut flags.behind_tls, &key)?,
             "session" => switch(&mut flags.session, &key)?,
@@ -438,13 +449,14 @@ const VALID: Duration = Duration::from_secs(3_600);
 const SECONDS_MAX: u64 = 366 * 86_400;
 const THREADS_MAX: usize = 256;
 const SWITCHES: [&str; 5] = ["tls", "behind-tls", "session", "debug", "allow-anonymous"];
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "listen",
     "tunnel-listen",
     "state-dir",
     "log",
     "threads",
     "grace",
+    "hold",
     "tls",
     "behind-tls",
     "session",

@@ -51,6 +51,8 @@ mod socket;
 
 mod watch;
 
+mod hold;
+
 pub mod gate;
 
 pub mod stop;

@@ -16,7 +16,7 @@ use std::{
 
 use spdy_protocol::{handshake::Features, tunnel::Tunnel};
 
-use crate::{access::Access, state::OriginState};
+use crate::{access::Access, hold::Hold, state::OriginState};
 
 /// All origins. Bounded by the paired ones plus one, the anonymous.
 #[derive(Debug, Default)]
@@ -81,6 +81,8 @@ pub(crate) struct Way {
     pub(crate) access: Access,
     /// Where a request goes.
     pub(crate) route: Route,
+    /// Where a request waits that goes nowhere yet; `None` when no origin has the name.
+    pub(crate) hold: Option<Arc<Hold>>,
 }
 
 /// Where a request goes.
@@ -117,6 +119,7 @@ struct Origin {
     access: Access,
     upstream: Option<Arc<Upstream>>,
     left: Option<SystemTime>,
+    hold: Arc<Hold>,
 }
 
 impl Registry {
@@ -156,7 +159,13 @@ impl Registry {
                 origin.access = access;
             }
         }
-        table.origins.retain(|_, origin| origin.paired || origin.upstream.is_some());
+        table.origins.retain(|name, origin| {
+            let stays = origin.paired || origin.upstream.is_some() || name == ANONYMOUS;
+            if !stays {
+                origin.hold.wake();
+            }
+            stays
+        });
         for (name, origin) in &mut table.origins {
             if !origin.paired && name != ANONYMOUS {
                 origin.access = Access::Locked;
@@ -183,7 +192,10 @@ impl Registry {
                 return Err(Stale);
             }
             let replaced = origin.upstream.replace(upstream);
+            let hold = Arc::clone(&origin.hold);
             table.find_unnamed();
+            // Who waits finds the way when it has the lock.
+            hold.wake();
             replaced
         };
         if let Some(replaced) = replaced {
@@ -201,7 +213,10 @@ impl Registry {
         }
         origin.upstream = None;
         origin.left = Some(SystemTime::now());
-        if !origin.paired {
+        origin.hold.lose();
+        // The anonymous are no more than others that may come back; nobody unpairs them.
+        if !origin.paired && upstream.origin != ANONYMOUS {
+            origin.hold.wake();
             table.origins.remove(&upstream.origin);
         }
         table.find_unnamed();
@@ -255,7 +270,7 @@ impl Registry {
 impl Default for Table {
     fn default() -> Self {
         // Nothing is paired yet: whatever the name, it may be here soon.
-        let unnamed = Way { access: Access::Open, route: Route::Away(None) };
+        let unnamed = Way { access: Access::Open, route: Route::Away(None), hold: None };
         Self { origins: HashMap::new(), unnamed, paired: Ticket::default() }
     }
 }
@@ -263,14 +278,19 @@ impl Default for Table {
 impl Table {
     fn find_unnamed(&mut self) {
         // Of several, only those that are open for all count: that one with a password is
-        // connected must not show in what strangers are told.
-        let is_only = self.origins.len() == 1;
+        // connected must not show in what strangers are told. The anonymous count while they are
+        // here, or if there is nobody else.
+        let counts = |origin: &&Origin| origin.paired || origin.upstream.is_some();
+        let is_only = self.origins.values().filter(counts).count() <= 1;
         let is_open = |origin: &&Origin| origin.access == Access::Open && origin.upstream.is_some();
-        let mut origins = self.origins.values().filter(|origin| is_only || is_open(origin));
+        let mut origins =
+            self.origins.values().filter(counts).filter(|origin| is_only || is_open(origin));
         self.unnamed = match (origins.next(), origins.next()) {
             (Some(one), None) => one.way(),
-            _ if self.origins.is_empty() => Self::default().unnamed,
-            _ => Way { access: Access::Open, route: Route::Unknown },
+            (None, _) if is_only => {
+                self.origins.get(ANONYMOUS).map_or_else(|| Self::default().unnamed, Origin::way)
+            }
+            _ => Way { access: Access::Open, route: Route::Unknown, hold: None },
         };
     }
 }
@@ -281,7 +301,7 @@ impl Origin {
             Some(upstream) => Route::Tunnel(Arc::clone(upstream)),
             None => Route::Away(self.left),
         };
-        Way { access: self.access.clone(), route }
+        Way { access: self.access.clone(), route, hold: Some(Arc::clone(&self.hold)) }
     }
 }
 

@@ -58,6 +58,12 @@ pub struct Bounds {
     pub buffer: usize,
     /// Octets that the kernel holds unsent for a tunnel. Default 128 KiB.
     pub unsent: u32,
+    /// Requests that wait for an origin's return, 64 for each origin at most. Default 1,024. More
+    /// get 503 at once.
+    pub held_requests: usize,
+    /// Responses whose tunnel was lost and that wait to go on, 32 for each origin at most. Default
+    /// 256. More are cut.
+    pub held_responses: usize,
 }
 
 /// How long things may take. All are settings, so that tests of faults run scaled.
@@ -78,6 +84,14 @@ pub struct Timings {
     pub grace: Duration,
     /// Time over which agents come back after GOAWAY. Default 15 s.
     pub spread: Duration,
+    /// How long a request waits for an origin that has just been lost; then 503. Default 10 s; 0:
+    /// not at all.
+    pub hold: Duration,
+    /// How long after its loss an origin is waited for. Default 60 s.
+    pub recent: Duration,
+    /// How long a response whose tunnel was lost waits to go on on another. Default 60 s; 0: not
+    /// at all.
+    pub splice: Duration,
     /// Those of the sessions.
     pub session: limits::Timings,
 }
@@ -113,6 +127,8 @@ impl Default for Bounds {
             budget: limits::PROCESS_BUDGET,
             buffer: 64 << 10,
             unsent: 128 << 10,
+            held_requests: 1_024,
+            held_responses: 256,
         }
     }
 }
@@ -127,6 +143,9 @@ impl Default for Timings {
             agent: Duration::from_secs(120),
             grace: Duration::from_secs(30),
             spread: Duration::from_secs(15),
+            hold: Duration::from_secs(10),
+            recent: Duration::from_secs(60),
+            splice: Duration::from_secs(60),
             session: limits::Timings::default(),
         }
     }

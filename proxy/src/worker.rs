@@ -41,6 +41,12 @@ pub(crate) struct Shared {
     pub(crate) connections: Gate,
     pub(crate) tunnels: Gate,
     pub(crate) handshakes: Gate,
+    /// Requests that wait for their origin.
+    pub(crate) held_requests: Gate,
+    /// Responses that wait to go on.
+    pub(crate) held_responses: Gate,
+    /// Responses that went on on another tunnel.
+    pub(crate) spliced: AtomicU64,
     /// Downstream connections accepted.
     pub(crate) accepted: AtomicU64,
     /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.
