@@ -23,7 +23,13 @@ mod table;
 mod transmit;
 mod turns;
 
-use std::{collections::VecDeque, fmt, io, sync::Arc, task::Poll, time::Instant};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use heapless::Deque;
 
@@ -115,6 +121,8 @@ pub struct Session {
     /// SETTINGS and session credit are still to be sent.
     greeting: bool,
     data_received: u64,
+    /// When the peer last moved a stream on: by SYN_REPLY, DATA or credit for it.
+    moved: Instant,
     counters: Counters,
 }
 
@@ -178,6 +186,7 @@ impl Session {
             goaway: None,
             greeting,
             data_received: 0,
+            moved: now,
             counters: Counters::default(),
             config,
         }
@@ -421,6 +430,20 @@ impl Session {
             round_trip: self.liveness.round_trip(),
             ..self.counters
         }
+    }
+
+    /// Streams whose whole request went out at least `age` ago and that have no reply, while the
+    /// peer moved no other either: it is alive, and does nothing.
+    #[must_use]
+    pub fn neglected(&self, age: Duration, now: Instant) -> usize {
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= age;
+        let owed = |stream: &active::Stream| {
+            stream.state == StreamState::AwaitingReply { fin: true } && is_old(stream.opened)
+        };
+        if !is_old(self.moved) {
+            return 0;
+        }
+        self.table.iter().filter(|(_, stream)| owed(stream)).count()
     }
 
     /// Why a stream failed, if it did.

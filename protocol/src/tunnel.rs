@@ -178,6 +178,12 @@ impl Tunnel {
         self.shared.lock().session.counters()
     }
 
+    /// Requests that the peer has left without a reply for `age`, while no other stream moved.
+    #[must_use]
+    pub fn neglected(&self, age: Duration) -> usize {
+        self.shared.lock().session.neglected(age, now())
+    }
+
     /// How the peer behaves, as far as it has shown.
     #[must_use]
     pub fn profile(&self) -> Profile {

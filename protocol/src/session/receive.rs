@@ -202,6 +202,7 @@ impl Session {
         if stream.failure.is_some() {
             return;
         }
+        self.moved = now;
         if !octets.is_empty() {
             stream.inbox.push(octets, left);
             stream.unread_since = stream.unread_since.or(Some(now));
@@ -371,6 +372,7 @@ impl Session {
         let replied = stream.state.on_reply_received(fin).and(headers);
         match replied {
             Ok(headers) => {
+                self.moved = now;
                 stream.head = Some(headers);
                 self.notify_readable(key);
                 self.settle(key);
@@ -499,6 +501,7 @@ impl Session {
             return Ok(());
         }
         stream.acknowledge(delta);
+        self.moved = now;
         self.wake_writer(key);
         Ok(())
     }
