@@ -33,6 +33,8 @@ mod relay;
 
 mod upstream;
 
+mod recycle;
+
 mod worker;
 
 pub mod registry;

@@ -26,6 +26,7 @@ use crate::{
     access::{Access, Guard},
     admin, downstream,
     gate::Gate,
+    recycle,
     registry::{ANONYMOUS, Registry},
     settings::Settings,
     socket,
@@ -216,7 +217,8 @@ impl Server {
             }
         }
         let lead = async {
-            future::or(done, shared.stop.reached(Phase::Draining)).await;
+            let running = future::or(done, shared.stop.reached(Phase::Draining));
+            future::or(running, recycle::watch(&shared)).await;
             drain(&shared).await;
         };
         serve(Arc::clone(&shared), ports, control, lead);

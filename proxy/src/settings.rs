@@ -92,6 +92,9 @@ pub struct Timings {
     /// How long a response whose tunnel was lost waits to go on on another. Default 60 s; 0: not
     /// at all.
     pub splice: Duration,
+    /// How long three requests of a tunnel may go without any sign of the agent's, while nothing
+    /// else moves there, before the tunnel is given up. Default 60 s; 0: for ever.
+    pub progress: Duration,
     /// Those of the sessions.
     pub session: limits::Timings,
 }
@@ -146,6 +149,7 @@ impl Default for Timings {
             hold: Duration::from_secs(10),
             recent: Duration::from_secs(60),
             splice: Duration::from_secs(60),
+            progress: Duration::from_secs(60),
             session: limits::Timings::default(),
         }
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
 mod hold;
+mod refused;
 #[path = "../scaled/mod.rs"]
 mod scaled;
 mod splice;
