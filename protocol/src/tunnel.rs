@@ -152,6 +152,14 @@ impl Tunnel {
         }
     }
 
+    /// GOAWAY to a peer of our own, which is to come back by another tunnel; streams can be opened
+    /// here until [`Tunnel::drain`].
+    pub fn leave(&self) {
+        let mut state = self.shared.lock();
+        state.session.leave();
+        state.pump();
+    }
+
     /// GOAWAY: nothing new is opened, running streams finish, then the driver ends.
     pub fn drain(&self) {
         let mut state = self.shared.lock();
