@@ -46,7 +46,7 @@ pub struct Features {
 
 impl Features {
     /// What this version can do.
-    pub const OURS: Self = Self { stored: true, upgrade: true, splice: false };
+    pub const OURS: Self = Self { stored: true, upgrade: true, splice: true };
 
     /// What both can do.
     #[must_use]
@@ -511,8 +511,9 @@ mod tests {
 
     #[test]
     fn features_need_both_ends() {
-        let theirs = Features { stored: true, upgrade: false, splice: true };
-        let (profile, both) = agreed(Features::OURS, Some(theirs));
+        let ours = Features { splice: false, ..Features::OURS };
+        let theirs = Features { upgrade: false, ..Features::OURS };
+        let (profile, both) = agreed(ours, Some(theirs));
         assert_eq!(
             (profile, both),
             (Profile::Ours, Features { stored: true, ..Features::default() })

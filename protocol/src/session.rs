@@ -24,7 +24,13 @@ mod transmit;
 mod turns;
 mod waits;
 
-use std::{collections::VecDeque, fmt, io, sync::Arc, task::Poll, time::Instant};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use heapless::Deque;
 
@@ -54,7 +60,9 @@ use crate::{
 enum Phase {
     /// Streams may be opened.
     Open,
-    /// GOAWAY was sent or received: what runs finishes.
+    /// GOAWAY was received: we open nothing more. Whoever sent it still may (SPDY/3.1 2.6.6).
+    Left,
+    /// GOAWAY was sent, nothing is opened by either side: what runs finishes.
     Draining,
     /// Nothing is received any more; what is queued may still be sent.
     Closed,
@@ -113,9 +121,12 @@ pub struct Session {
     resets: VecDeque<(u32, Status)>,
     credit_due: Vec<Key>,
     goaway: Option<Reason>,
+    said_goaway: bool,
     /// SETTINGS and session credit are still to be sent.
     greeting: bool,
     data_received: u64,
+    /// When the peer last moved a stream on: by SYN_REPLY, DATA or credit for it.
+    moved: Instant,
     counters: Counters,
     waits: Waits,
     /// The last time that was put in.
@@ -180,8 +191,10 @@ impl Session {
             resets: VecDeque::new(),
             credit_due: Vec::new(),
             goaway: None,
+            said_goaway: false,
             greeting,
             data_received: 0,
+            moved: now,
             counters: Counters::default(),
             waits: Waits::default(),
             clock: now,
@@ -353,11 +366,19 @@ impl Session {
         }
     }
 
+    /// Asks the peer to find another session in its own time: GOAWAY goes out, and we open streams
+    /// as before. Only a peer of our own understands it so; others are not told yet.
+    pub fn leave(&mut self) {
+        if self.phase == Phase::Open && self.profile == Profile::Ours {
+            self.say_goaway(Reason::Ok);
+        }
+    }
+
     /// Asks for an orderly end: GOAWAY goes out, what runs finishes.
     pub fn drain(&mut self) {
-        if self.phase == Phase::Open {
+        if matches!(self.phase, Phase::Open | Phase::Left) {
             self.phase = Phase::Draining;
-            self.goaway = Some(Reason::Ok);
+            self.say_goaway(Reason::Ok);
             self.events.push_back(Event::Closing);
             self.check_drained();
         }
@@ -374,9 +395,17 @@ impl Session {
     /// Ends the session now: GOAWAY with this reason, and every stream fails.
     pub fn close(&mut self, reason: Reason) {
         if self.phase != Phase::Closed {
-            self.goaway = self.goaway.or(Some(reason));
+            self.say_goaway(reason);
             self.end(None);
         }
+    }
+
+    fn say_goaway(&mut self, reason: Reason) {
+        // Once, but for a reason that tells more than the first.
+        if !self.said_goaway || reason != Reason::Ok {
+            self.goaway = self.goaway.or(Some(reason));
+        }
+        self.said_goaway = true;
     }
 
     /// The transport failed or ended; nothing can be sent any more.
@@ -384,7 +413,8 @@ impl Session {
         if self.phase == Phase::Closed {
             return;
         }
-        let by_agreement = self.phase == Phase::Draining && self.table.is_empty();
+        let was_told = matches!(self.phase, Phase::Left | Phase::Draining);
+        let by_agreement = was_told && self.table.is_empty();
         self.end((!by_agreement).then_some(Error::Transport(kind)));
     }
 
@@ -442,6 +472,20 @@ impl Session {
             round_trip: self.liveness.round_trip(),
             ..self.counters
         }
+    }
+
+    /// Streams whose whole request went out at least `age` ago and that have no reply, while the
+    /// peer moved no other either: it is alive, and does nothing.
+    #[must_use]
+    pub fn neglected(&self, age: Duration, now: Instant) -> usize {
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= age;
+        let owed = |stream: &active::Stream| {
+            stream.state == StreamState::AwaitingReply { fin: true } && is_old(stream.opened)
+        };
+        if !is_old(self.moved) {
+            return 0;
+        }
+        self.table.iter().filter(|(_, stream)| owed(stream)).count()
     }
 
     /// Why a stream failed, if it did.
@@ -610,9 +654,15 @@ impl Session {
         debug_assert!(pushed.is_ok(), "room was made above");
     }
 
-    /// A draining session ends with its last stream.
+    /// A session on which nobody opens streams any more ends with its last one.
     fn check_drained(&mut self) {
-        if self.phase == Phase::Draining && self.table.is_empty() {
+        // Nobody opens towards a client; towards a server, whoever said GOAWAY says when it ends.
+        let is_last = match self.phase {
+            Phase::Draining => true,
+            Phase::Left => self.config.side == Side::Client,
+            Phase::Open | Phase::Closed => false,
+        };
+        if is_last && self.table.is_empty() {
             self.end(None);
         }
     }

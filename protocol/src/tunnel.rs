@@ -152,6 +152,14 @@ impl Tunnel {
         }
     }
 
+    /// GOAWAY to a peer of our own, which is to come back by another tunnel; streams can be opened
+    /// here until [`Tunnel::drain`].
+    pub fn leave(&self) {
+        let mut state = self.shared.lock();
+        state.session.leave();
+        state.pump();
+    }
+
     /// GOAWAY: nothing new is opened, running streams finish, then the driver ends.
     pub fn drain(&self) {
         let mut state = self.shared.lock();
@@ -184,6 +192,12 @@ impl Tunnel {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.lock().session.counters()
+    }
+
+    /// Requests that the peer has left without a reply for `age`, while no other stream moved.
+    #[must_use]
+    pub fn neglected(&self, age: Duration) -> usize {
+        self.shared.lock().session.neglected(age, now())
     }
 
     /// How the peer behaves, as far as it has shown.

@@ -288,6 +288,12 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
     if let Some(grace) = flags.grace {
         settings.timings.grace = seconds("grace", &grace)?;
     }
+    if let Some(hold) = flags.hold {
+        settings.timings.hold = seconds("hold", &hold)?;
+        if settings.timings.hold.is_zero() {
+            settings.timings.splice = Duration::ZERO;
+        }
+    }
     settings.tls = flags.tls;
     settings.behind_tls = flags.behind_tls;
     settings.trace = flags.session;
@@ -335,6 +341,7 @@ fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
             "log" => drop(flags.log.get_or_insert(value)),
             "threads" => drop(flags.threads.get_or_insert(value)),
             "grace" => drop(flags.grace.get_or_insert(value)),
+            "hold" => drop(flags.hold.get_or_insert(value)),
             "tls" => switch(&mut flags.tls, &key)?,
             "behind-tls" => switch(&mut flags.behind_tls, &key)?,
             "session" => switch(&mut flags.session, &key)?,
@@ -390,7 +397,7 @@ const VALID: Duration = Duration::from_secs(3_600);
 const SECONDS_MAX: u64 = 366 * 86_400;
 const THREADS_MAX: usize = 256;
 const SWITCHES: [&str; 6] = ["tls", "behind-tls", "session", "debug", "allow-anonymous", "standby"];
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "client-ca",
     "client-crl",
     "standby",
@@ -400,6 +407,7 @@ const KEYS: [&str; 14] = [
     "log",
     "threads",
     "grace",
+    "hold",
     "tls",
     "behind-tls",
     "session",

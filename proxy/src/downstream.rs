@@ -106,6 +106,7 @@ async fn serve(
     let visit = Rc::new(Visit {
         watch: worker.watches.add(worker.limits),
         peer,
+        socket: socket.clone(),
         is_secure: tls.is_some(),
         is_exposed,
         must_reset: Cell::new(false),

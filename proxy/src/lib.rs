@@ -35,6 +35,8 @@ mod relay;
 
 mod upstream;
 
+mod recycle;
+
 mod worker;
 
 pub mod registry;
@@ -56,6 +58,8 @@ mod failures;
 mod socket;
 
 mod watch;
+
+mod hold;
 
 pub mod gate;
 

@@ -21,7 +21,7 @@ use spdy_protocol::{frame::Reason, handshake::Features, tunnel::Tunnel};
 
 use self::origin::Origin;
 pub(crate) use self::origin::{Refusal, Rules, Seat, Verdict};
-use crate::{access::Access, state::OriginState};
+use crate::{access::Access, hold::Hold, state::OriginState};
 
 /// All origins. Bounded by the paired ones plus one, the anonymous.
 #[derive(Debug, Default)]
@@ -99,6 +99,8 @@ pub(crate) struct Way {
     pub(crate) access: Access,
     /// Where a request goes.
     pub(crate) route: Route,
+    /// Where a request waits that goes nowhere yet; `None` when no origin has the name.
+    pub(crate) hold: Option<Arc<Hold>>,
 }
 
 /// Where a request goes.
@@ -172,7 +174,13 @@ impl Registry {
             let has_proof = |upstream: &&Arc<Upstream>| upstream.proof.is_some();
             void.extend(origin.upstreams().filter(has_proof).map(Arc::clone));
         }
-        table.origins.retain(|_, origin| origin.paired || origin.upstreams().next().is_some());
+        table.origins.retain(|name, origin| {
+            let stays = origin.paired || origin.upstreams().next().is_some() || name == ANONYMOUS;
+            if !stays {
+                origin.hold.wake();
+            }
+            stays
+        });
         for (name, origin) in &mut table.origins {
             if !origin.paired && name != ANONYMOUS {
                 origin.access = Access::Locked;
@@ -218,7 +226,10 @@ impl Registry {
             origin.access = Access::Open;
         }
         let seat = origin.enter(upstream, beaten, rules);
+        let hold = Arc::clone(&origin.hold);
         table.find_unnamed();
+        // Who waits finds the way when it has the lock.
+        hold.wake();
         seat
     }
 
@@ -227,7 +238,9 @@ impl Registry {
         let mut table = self.write();
         let origin = table.origins.get_mut(&upstream.origin)?;
         let follows = origin.remove(upstream);
-        if !origin.paired && origin.upstreams().next().is_none() {
+        // The anonymous are no more than others that may come back; nobody unpairs them.
+        if !origin.paired && origin.upstreams().next().is_none() && upstream.origin != ANONYMOUS {
+            origin.hold.wake();
             table.origins.remove(&upstream.origin);
         }
         table.find_unnamed();
@@ -283,7 +296,7 @@ impl Registry {
 impl Default for Table {
     fn default() -> Self {
         // Nothing is paired yet: whatever the name, it may be here soon.
-        let unnamed = Way { access: Access::Open, route: Route::Away(None) };
+        let unnamed = Way { access: Access::Open, route: Route::Away(None), hold: None };
         Self { origins: HashMap::new(), unnamed, paired: Ticket::default() }
     }
 }
@@ -291,14 +304,19 @@ impl Default for Table {
 impl Table {
     fn find_unnamed(&mut self) {
         // Of several, only those that are open for all count: that one with a password is
-        // connected must not show in what strangers are told.
-        let is_only = self.origins.len() == 1;
+        // connected must not show in what strangers are told. The anonymous count while they are
+        // here, or if there is nobody else.
+        let counts = |origin: &&Origin| origin.paired || origin.is_here();
+        let is_only = self.origins.values().filter(counts).count() <= 1;
         let is_open = |origin: &&Origin| origin.access == Access::Open && origin.is_here();
-        let mut origins = self.origins.values().filter(|origin| is_only || is_open(origin));
+        let mut origins =
+            self.origins.values().filter(counts).filter(|origin| is_only || is_open(origin));
         self.unnamed = match (origins.next(), origins.next()) {
             (Some(one), None) => one.way(),
-            _ if self.origins.is_empty() => Self::default().unnamed,
-            _ => Way { access: Access::Open, route: Route::Unknown },
+            (None, _) if is_only => {
+                self.origins.get(ANONYMOUS).map_or_else(|| Self::default().unnamed, Origin::way)
+            }
+            _ => Way { access: Access::Open, route: Route::Unknown, hold: None },
         };
     }
 }

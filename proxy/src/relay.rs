@@ -9,8 +9,10 @@ mod body;
 mod failure;
 mod head;
 mod priority;
+mod splice;
 mod upgrade;
 mod upload;
+mod wait;
 
 use std::{
     cell::Cell,
@@ -27,7 +29,7 @@ use http::{
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use spdy_protocol::{
-    head::ResponseHead,
+    head::{RequestHead, ResponseHead},
     tunnel::{OpenError, Stream},
 };
 
@@ -39,10 +41,12 @@ use crate::{
     gate::Pass,
     lobby::Ticket,
     log::Level,
-    registry::{Route, Upstream, Way},
+    registry::{Upstream, Way},
+    socket::Socket,
     watch::{Wait, Watch},
     worker::{Shared, Worker},
 };
+use splice::Repeat;
 use upload::{Upload, UploadError};
 
 /// One downstream connection, as its exchanges see it.
@@ -50,6 +54,7 @@ use upload::{Upload, UploadError};
 pub(crate) struct Visit {
     pub(crate) worker: Rc<Worker>,
     pub(crate) peer: SocketAddr,
+    pub(crate) socket: Socket,
     pub(crate) is_secure: bool,
     /// Whether others may listen in, so that no password is asked for.
     pub(crate) is_exposed: bool,
@@ -68,6 +73,8 @@ pub(crate) struct Visit {
 struct Asked {
     parts: Parts,
     upload: Option<Upload<Incoming>>,
+    /// Whether it has a body at all.
+    has_body: bool,
     on_upgrade: Option<OnUpgrade>,
     request_id: String,
     /// Tick of the worker at which it came.
@@ -91,10 +98,12 @@ impl Visit {
 /// Serves one request. Dropping the future resets the stream.
 pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
+    let upload = Upload::new(body);
     let mut asked = Asked {
         on_upgrade: parts.extensions.remove::<OnUpgrade>(),
         parts,
-        upload: Upload::new(body),
+        has_body: upload.is_some(),
+        upload,
         request_id: visit.shared().request_id(),
         begun: visit.worker.watches.now(),
         upstream: None,
@@ -117,26 +126,25 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
         is_secure: visit.is_secure,
         is_checked: false,
     };
-    let Way { access, mut route } = admit::admit(visit, &asked.parts, host, client).await?;
+    let mut way = admit::admit(visit, &asked.parts, host, client).await?;
+    let access = way.access.clone();
     client.is_checked = access != Access::Open;
     let mut head = head::request(&asked.parts, host, client, &asked.request_id)?;
     let priority = priority::priority(&asked.parts.headers, asked.parts.uri.path());
     // A request that its agent did not begin may go to the tunnel that has replaced that one.
     let mut attempts = ATTEMPTS;
+    let mut failed = None;
     loop {
         attempts -= 1;
-        let upstream = match route {
-            Route::Tunnel(upstream) => upstream,
-            Route::Away(since) => return Err(Failure::Away(since)),
-            Route::Unknown => return Err(Failure::Unknown),
-        };
+        let may_wait = asked.is_safe() || failed.is_some();
+        let upstream = wait::tunnel(visit, &head.host, way, may_wait, failed).await?;
         asked.upstream = Some(Arc::clone(&upstream));
         head.upgrade = asked.upgrade(&upstream);
         let is_whole = asked.upload.is_none() && head.upgrade.is_none();
         let stream = match upstream.tunnel.open(&head, priority, is_whole).await {
             Ok(stream) => stream,
             Err(OpenError::Closed) if attempts > 0 => {
-                route = again(visit, &head.host, &access)?;
+                (way, failed) = (again(visit, &head.host, &access)?, None);
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -144,23 +152,21 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
         match reply(visit, &stream, &mut asked.upload).await {
             Ok(reply) => {
                 upstream.totals.count(reply.status);
-                let begun = Begun { upstream, stream, reply, upgrade: head.upgrade };
+                let begun = Begun { upstream, stream, reply, head, priority, access };
                 return respond(visit, asked, begun);
             }
-            Err(Failure::Refused)
-                if attempts > 0 && asked.upload.as_ref().is_none_or(Upload::is_untouched) =>
-            {
-                route = again(visit, &head.host, &access)?;
+            Err(failure) if attempts > 0 && asked.may_repeat(&failure, &upstream, &head) => {
+                (way, failed) = (again(visit, &head.host, &access)?, Some(failure));
             }
             Err(failure) => return Err(failure),
         }
     }
 }
 
-/// The route of now, for a visitor whom `access` let in.
-fn again(visit: &Visit, host: &str, access: &Access) -> Result<Route, Failure> {
+/// The way of now, for a visitor whom `access` let in.
+fn again(visit: &Visit, host: &str, access: &Access) -> Result<Way, Failure> {
     let way = visit.shared().registry.way(host);
-    if way.access == *access { Ok(way.route) } else { Err(Failure::Refused) }
+    if way.access == *access { Ok(way) } else { Err(Failure::Refused) }
 }
 
 /// A response whose head is here.
@@ -168,11 +174,28 @@ struct Begun {
     upstream: Arc<Upstream>,
     stream: Stream,
     reply: ResponseHead,
-    /// The protocol that the request asked to change to.
-    upgrade: Option<String>,
+    head: RequestHead,
+    priority: u8,
+    /// The rule under which the visitor came in.
+    access: Access,
 }
 
 impl Asked {
+    /// Whether asking twice does what asking once does, and nothing of the request is used up.
+    fn is_safe(&self) -> bool {
+        matches!(self.parts.method, Method::GET | Method::HEAD) && !self.has_body
+    }
+
+    /// Whether another tunnel may be asked after this failure. What was refused was not begun; what
+    /// was lost may have been, so that only our own agents are asked again.
+    fn may_repeat(&self, failure: &Failure, upstream: &Upstream, head: &RequestHead) -> bool {
+        match failure {
+            Failure::Refused => self.upload.as_ref().is_none_or(Upload::is_untouched),
+            Failure::Lost => self.is_safe() && head.upgrade.is_none() && upstream.features.splice,
+            _ => false,
+        }
+    }
+
     /// The protocol to change to, if this visitor wants it and that agent can.
     fn upgrade(&self, upstream: &Upstream) -> Option<String> {
         let can = upstream.features.upgrade && self.on_upgrade.is_some() && self.upload.is_none();
@@ -213,7 +236,8 @@ async fn reply(
 }
 
 fn respond(visit: &Rc<Visit>, asked: &mut Asked, begun: Begun) -> Result<Response<Body>, Failure> {
-    let Begun { upstream, stream, reply, upgrade } = begun;
+    let Begun { upstream, stream, reply, mut head, priority, access } = begun;
+    let upgrade = head.upgrade.take();
     let (status, headers) = head::response(&reply)?;
     if status.is_informational() {
         let (StatusCode::SWITCHING_PROTOCOLS, Some(protocol), Some(on_upgrade)) =
@@ -238,8 +262,13 @@ fn respond(visit: &Rc<Visit>, asked: &mut Asked, begun: Begun) -> Result<Respons
     }
     let is_old = asked.parts.version < Version::HTTP_11;
     visit.must_reset.set(is_old && length.is_none() && !is_empty);
+    let can_repeat = upstream.features.splice && upgrade.is_none() && !asked.has_body;
+    let is_on = !visit.shared().settings.timings.splice.is_zero();
+    let can_repeat = can_repeat && is_on && length.is_some();
+    let repeat = can_repeat.then(|| Repeat::new(head, reply, priority, access)).flatten();
     let source = body::Source {
         stream,
+        repeat,
         upload,
         length,
         is_empty,

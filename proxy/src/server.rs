@@ -27,6 +27,7 @@ use crate::{
     admin, downstream,
     gate::Gate,
     lobby::Lobby,
+    recycle,
     registry::{ANONYMOUS, Registry},
     settings::Settings,
     socket,
@@ -172,6 +173,9 @@ impl Server {
                 (bounds.connections / 4).max(SILENT_MIN),
                 settings.timings.patience,
             ),
+            held_requests: Gate::new(bounds.held_requests),
+            held_responses: Gate::new(bounds.held_responses),
+            spliced: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             id_prefix: u32::from_be_bytes(prefix),
             id_count: AtomicU64::new(0),
@@ -236,7 +240,8 @@ impl Server {
             }
         }
         let lead = async {
-            future::or(done, shared.stop.reached(Phase::Draining)).await;
+            let running = future::or(done, shared.stop.reached(Phase::Draining));
+            future::or(running, recycle::watch(&shared)).await;
             drain(&shared).await;
         };
         serve(Arc::clone(&shared), ports, control, lead);

@@ -70,6 +70,12 @@ pub struct Bounds {
     pub buffer: usize,
     /// Octets that the kernel holds unsent for a tunnel. Default 128 KiB.
     pub unsent: u32,
+    /// Requests that wait for an origin's return, 64 for each origin at most. Default 1,024. More
+    /// get 503 at once.
+    pub held_requests: usize,
+    /// Responses whose tunnel was lost and that wait to go on, 32 for each origin at most. Default
+    /// 256. More are cut.
+    pub held_responses: usize,
 }
 
 /// How long things may take. All are settings, so that tests of faults run scaled.
@@ -99,6 +105,17 @@ pub struct Timings {
     /// Time in which processes of one box may displace one another three times; more are two boxes
     /// with one pairing. Default 60 s.
     pub displacements: Duration,
+    /// How long a request waits for an origin that has just been lost; then 503. Default 10 s; 0:
+    /// not at all.
+    pub hold: Duration,
+    /// How long after its loss an origin is waited for. Default 60 s.
+    pub recent: Duration,
+    /// How long a response whose tunnel was lost waits to go on on another. Default 60 s; 0: not
+    /// at all.
+    pub splice: Duration,
+    /// How long three requests of a tunnel may go without any sign of the agent's, while nothing
+    /// else moves there, before the tunnel is given up. Default 60 s; 0: for ever.
+    pub progress: Duration,
     /// Those of the sessions.
     pub session: limits::Timings,
 }
@@ -138,6 +155,8 @@ impl Default for Bounds {
             budget: limits::PROCESS_BUDGET,
             buffer: 64 << 10,
             unsent: 128 << 10,
+            held_requests: 1_024,
+            held_responses: 256,
         }
     }
 }
@@ -155,6 +174,10 @@ impl Default for Timings {
             spread: Duration::from_secs(15),
             probe: Duration::from_secs(5),
             displacements: Duration::from_secs(60),
+            hold: Duration::from_secs(10),
+            recent: Duration::from_secs(60),
+            splice: Duration::from_secs(60),
+            progress: Duration::from_secs(60),
             session: limits::Timings::default(),
         }
     }

@@ -20,6 +20,7 @@ use std::{
 use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::rt::ReadBufCursor;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::watch::Watch;
@@ -27,6 +28,17 @@ use crate::watch::Watch;
 /// A TCP connection; clones are the same connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Socket(Arc<Async<TcpStream>>);
+
+/// How much of a connection its peer has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Presence {
+    /// It may send.
+    Whole,
+    /// It has sent FIN: it only listens, or it has gone. That shows only when we write.
+    Half,
+    /// It has reset the connection.
+    Gone,
+}
 
 /// What hyper reads and writes: a socket, or TLS over one, that keeps its connection's deadline.
 #[derive(Debug)]
@@ -73,6 +85,22 @@ impl Socket {
     pub(crate) fn reset_on_close(&self, resets: bool) {
         // It fails only on a socket that is no more, which is as good.
         let _ = SockRef::from(self.0.get_ref()).set_linger(resets.then_some(Duration::ZERO));
+    }
+
+    /// What the peer has ended, as far as the kernel knows. Nothing is read.
+    pub(crate) fn presence(&self) -> Presence {
+        let mut polled = [PollFd::new(self.0.get_ref(), PollFlags::RDHUP)];
+        let events = match poll(&mut polled, Some(&Timespec::default())) {
+            Ok(_) => polled[0].revents(),
+            Err(_) => PollFlags::empty(),
+        };
+        if events.intersects(PollFlags::HUP | PollFlags::ERR) {
+            Presence::Gone
+        } else if events.contains(PollFlags::RDHUP) {
+            Presence::Half
+        } else {
+            Presence::Whole
+        }
     }
 
     /// Sends FIN.

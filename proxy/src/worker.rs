@@ -48,6 +48,12 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Lobby,
     /// Visitors who have not asked for anything yet.
     pub(crate) visitors: Lobby,
+    /// Requests that wait for their origin.
+    pub(crate) held_requests: Gate,
+    /// Responses that wait to go on.
+    pub(crate) held_responses: Gate,
+    /// Responses that went on on another tunnel.
+    pub(crate) spliced: AtomicU64,
     /// Downstream connections accepted.
     pub(crate) accepted: AtomicU64,
     /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.

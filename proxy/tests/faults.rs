@@ -144,7 +144,7 @@ fn a_paused_visitor_stops_the_agent_and_may_stay() {
 
 #[test]
 fn a_lost_tunnel_is_an_error_and_never_a_hang() {
-    let proxy = Proxy::start();
+    let proxy = Proxy::with(|settings| settings.timings.hold = Duration::ZERO);
     let agent = Agent::start(&proxy, "nas1");
     let mut waiting = proxy.visit();
     waiting.send("GET /silent HTTP/1.1\r\nHost: nas1\r\n\r\n");

@@ -291,7 +291,7 @@ fn guesses_from_everywhere_cost_two_hashes_at_a_time() {
 
 #[test]
 fn stranger_does_not_learn_whether_a_nas_is_there() {
-    let proxy = Proxy::start(&[]);
+    let proxy = Proxy::start(&["--hold", "0"]);
     let service = Service::start(&proxy, "nas1", Features::OURS, serve);
     let password = new_password(&proxy, "nas1");
     let right = format!("Authorization: {}\r\n", basic(&format!("nas1:{password}")));

@@ -334,7 +334,7 @@ async fn change_protocol(request: RequestHead, stream: Stream) {
 #[test]
 fn absent_agent_is_told_at_once_and_why() {
     let state = TempRoot::new();
-    let proxy = Proxy::start_in(state.path(), &[]);
+    let proxy = Proxy::start_in(state.path(), &["--hold", "0"]);
     let ask = |host: &str| {
         let mut connection = Visitor::connect(proxy.http);
         connection.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));

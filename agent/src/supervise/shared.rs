@@ -52,7 +52,7 @@ impl Shared {
     /// What the tunnel announces. Without services there is nothing to change the protocol with,
     /// and a request that asks to would hold its stream open for nothing.
     pub(super) fn can(&self) -> Features {
-        Features { stored: true, upgrade: self.settings().has_services(), splice: false }
+        Features { stored: true, upgrade: self.settings().has_services(), splice: true }
     }
 
     pub(super) fn put(&self, proxy: &Proxy) -> Put {

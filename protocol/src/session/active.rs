@@ -17,6 +17,7 @@ use crate::{
 pub(super) struct Stream {
     pub(super) state: StreamState,
     pub(super) priority: u8,
+    pub(super) opened: Instant,
     pub(super) failure: Option<StreamError>,
     /// All that the peer had to say arrived before the failure, and stays good.
     pub(super) complete: bool,
@@ -53,6 +54,7 @@ impl Stream {
         Self {
             state,
             priority,
+            opened: now,
             failure: None,
             complete: false,
             head: None,

@@ -202,6 +202,7 @@ impl Session {
         if stream.failure.is_some() {
             return;
         }
+        self.moved = now;
         if !octets.is_empty() {
             stream.inbox.push(octets, left);
             stream.unread_since = stream.unread_since.or(Some(now));
@@ -304,7 +305,7 @@ impl Session {
         if self.is_ours(id) {
             return Err(PeerFault::StreamIdParity(number));
         }
-        if self.phase != Phase::Open && number > self.last_accepted {
+        if self.phase == Phase::Draining && number > self.last_accepted {
             // Behind our GOAWAY (SPDY/3.1 2.6.6).
             return self.cheap.on_cheap(now);
         }
@@ -371,6 +372,7 @@ impl Session {
         let replied = stream.state.on_reply_received(fin).and(headers);
         match replied {
             Ok(headers) => {
+                self.moved = now;
                 stream.head = Some(headers);
                 self.notify_readable(key);
                 self.settle(key);
@@ -459,7 +461,7 @@ impl Session {
     fn on_go_away(&mut self, last_good: u32) {
         self.become_plain31();
         if self.phase == Phase::Open {
-            self.phase = Phase::Draining;
+            self.phase = Phase::Left;
             self.events.push_back(Event::Closing);
             self.wake_opener();
         }
@@ -499,6 +501,7 @@ impl Session {
             return Ok(());
         }
         stream.acknowledge(delta);
+        self.moved = now;
         self.wake_writer(key);
         Ok(())
     }
@@ -514,7 +517,7 @@ impl Session {
             let failed = self.table.get(key).is_some_and(|stream| stream.failure.is_some());
             return Ok((!failed).then_some(key));
         }
-        if self.is_recent(id) || self.phase != Phase::Open && !self.is_ours(id) {
+        if self.is_recent(id) || self.phase == Phase::Draining && !self.is_ours(id) {
             return Ok(None);
         }
         self.refuse(id, StreamFault::NotActive, now)?;

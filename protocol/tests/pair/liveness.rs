@@ -68,6 +68,34 @@ fn request_on_a_silent_tunnel_takes_a_ping_along() {
 }
 
 #[test]
+fn requests_are_neglected_only_while_nothing_moves() {
+    let mut pair = Pair::new();
+    let age = Duration::from_secs(60);
+    let neglected = |pair: &Pair| pair.client.session.neglected(age, pair.now);
+    let moving = pair.client.get("/film", pair.now);
+    pair.settle();
+    let (served, _) = pair.server.take_opened();
+    pair.server.reply(served, false);
+    pair.settle();
+    let asked: Vec<_> = (0..3).map(|_| pair.client.get("/", pair.now)).collect();
+    // The visitor owes the rest of it, not the agent.
+    let uploading = pair.client.upload("/new", pair.now);
+    pair.advance(age - Duration::from_millis(1));
+    assert_eq!(neglected(&pair), 0);
+    pair.advance(Duration::from_millis(1));
+    assert_eq!(neglected(&pair), 3);
+    pair.server.write(served, b"some", false);
+    pair.settle();
+    assert_eq!(neglected(&pair), 0);
+    pair.advance(age);
+    assert_eq!(neglected(&pair), 3);
+    pair.client.session.release(asked[0]);
+    assert_eq!(neglected(&pair), 2);
+    assert!(!pair.client.session.is_closed(), "its PINGs are answered");
+    pair.release_all([moving, asked[1], asked[2], uploading], [served]);
+}
+
+#[test]
 fn idle_tunnel_lives_on_pings_alone() {
     let mut pair = Pair::new();
     let before = pair.client.session.counters().octets_sent;

@@ -374,6 +374,28 @@ fn draining_session_finishes_what_runs_and_ends() {
 }
 
 #[test]
+fn session_that_the_proxy_leaves_serves_until_it_is_drained() {
+    let mut pair = Pair::new();
+    pair.client.session.leave();
+    pair.settle();
+    // The agent knows, although nothing runs, and takes what comes.
+    assert!(!pair.server.session.is_open() && !pair.server.session.is_closed());
+    let key = pair.client.get("/file", pair.now);
+    pair.settle();
+    let (served, _) = pair.server.take_opened();
+    pair.client.session.drain();
+    assert_eq!(pair.client.try_get("/", pair.now), Err(OpenRefused::Closed));
+    pair.server.reply(served, true);
+    pair.settle();
+    assert!(!pair.client.session.is_closed());
+    pair.release_all([key], [served]);
+    pair.settle();
+    assert!(pair.client.session.is_closed());
+    pair.server.session.transport_ended(std::io::ErrorKind::UnexpectedEof);
+    assert_eq!((pair.client.session.error(), pair.server.session.error()), (None, None));
+}
+
+#[test]
 fn stream_above_last_good_was_not_processed_and_may_be_repeated() {
     let mut pair = Pair::new();
     pair.delay = Duration::from_millis(10);

@@ -73,6 +73,10 @@ pub(super) struct Flags {
     #[argh(option)]
     pub(super) grace: Option<String>,
 
+    /// seconds that requests wait for an agent that has just gone (10); 0: nor do downloads
+    #[argh(option)]
+    pub(super) hold: Option<String>,
+
     /// print the version
     #[argh(switch)]
     pub(super) version: bool,

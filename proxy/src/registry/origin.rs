@@ -14,7 +14,7 @@ use std::{
 use spdy_protocol::handshake::Hello;
 
 use super::{ANONYMOUS, Route, Run, Upstream, Way};
-use crate::access::Access;
+use crate::{access::Access, hold::Hold};
 
 /// What is known of an origin while the server runs.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Origin {
     pub(super) access: Access,
     /// When the last tunnel in use ended.
     pub(super) left: Option<SystemTime>,
+    /// Where visitors wait while it is away.
+    pub(super) hold: Arc<Hold>,
     /// The tunnel in use.
     holder: Option<Arc<Upstream>>,
     /// Another box, connected, not used until the holder goes.
@@ -188,8 +190,12 @@ impl Origin {
             Some(holder) => {
                 holder.is_standby.store(false, Relaxed);
                 self.last = holder.run;
+                self.hold.wake();
             }
-            None => self.left = Some(SystemTime::now()),
+            None => {
+                self.left = Some(SystemTime::now());
+                self.hold.lose();
+            }
         }
         self.holder.clone()
     }
@@ -203,7 +209,7 @@ impl Origin {
             (Some(holder), _) => Route::Tunnel(Arc::clone(holder)),
             (None, _) => Route::Away(self.left),
         };
-        Way { access: self.access.clone(), route }
+        Way { access: self.access.clone(), route, hold: Some(Arc::clone(&self.hold)) }
     }
 
     /// Whether a tunnel is in use.

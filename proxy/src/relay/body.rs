@@ -21,6 +21,7 @@ use spdy_protocol::{error::StreamError, tunnel::Stream};
 
 use super::{
     Visit,
+    splice::{Broken, Repeat, Splice},
     upload::{Upload, UploadError},
 };
 use crate::registry::Upstream;
@@ -41,6 +42,8 @@ pub(crate) enum Cut {
     Long,
     /// The stream failed.
     Stream(StreamError),
+    /// The tunnel was lost, and the response did not go on on another.
+    Lost(Broken),
     /// The visitor's request body failed while the response was under way.
     Visitor,
 }
@@ -49,6 +52,8 @@ pub(crate) enum Cut {
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) stream: Stream,
+    /// What it takes to go on on another tunnel, where that can be.
+    pub(super) repeat: Option<Box<Repeat>>,
     pub(super) upload: Option<Upload<Incoming>>,
     /// Octets to come, where the head said.
     pub(super) length: Option<u64>,
@@ -68,8 +73,10 @@ enum Kind {
 
 #[derive(Debug)]
 struct Streamed {
-    /// `None` once FIN was read or the body was cut.
+    /// `None` once FIN was read or the body was cut, and while a splice is looked for.
     stream: Option<Stream>,
+    repeat: Option<Box<Repeat>>,
+    splice: Option<Splice>,
     upload: Option<Upload<Incoming>>,
     left: Option<u64>,
     is_done: bool,
@@ -85,6 +92,7 @@ impl fmt::Display for Cut {
             Self::Short(left) => write!(f, "agent sent {left} octets less than announced"),
             Self::Long => f.write_str("agent sent more octets than announced"),
             Self::Stream(error) => error.fmt(f),
+            Self::Lost(broken) => write!(f, "tunnel lost: {broken}"),
             Self::Visitor => f.write_str("visitor broke its request body off"),
         }
     }
@@ -102,6 +110,8 @@ impl Body {
     pub(super) fn stream(source: Source, visit: &Rc<Visit>) -> Self {
         let streamed = Streamed {
             stream: Some(source.stream),
+            repeat: source.repeat,
+            splice: None,
             upload: source.upload,
             left: source.length,
             is_done: source.is_empty || source.length == Some(0),
@@ -167,6 +177,31 @@ impl Drop for Body {
 impl Streamed {
     fn poll_read(
         &mut self,
+        visit: &Rc<Visit>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, Cut>> {
+        loop {
+            if let Some(splice) = &mut self.splice {
+                let spliced = ready!(splice.poll(cx)).map_err(Cut::Lost)?;
+                self.splice = None;
+                self.stream = Some(spliced.stream);
+                self.repeat = Some(spliced.repeat);
+                self.upstream = spliced.upstream;
+            }
+            match ready!(self.poll_stream(visit, cx)) {
+                Err(Cut::Stream(StreamError::SessionEnded)) if self.repeat.is_some() => {
+                    self.stream = None;
+                    let repeat = self.repeat.take();
+                    let splice = |repeat| Splice::new(Rc::clone(visit), repeat, self.octets);
+                    self.splice = repeat.map(splice);
+                }
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    fn poll_stream(
+        &mut self,
         visit: &Visit,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, Cut>> {
@@ -204,6 +239,7 @@ impl Streamed {
 
     fn cut(&mut self, cut: Cut, visit: &Visit) {
         self.stream = None;
+        self.splice = None;
         self.upload = None;
         if cut == Cut::Visitor {
             return;

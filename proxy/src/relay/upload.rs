@@ -22,6 +22,7 @@ pub(super) struct Upload<B> {
     chunk: Bytes,
     /// Whether `chunk` is the last.
     is_last: bool,
+    /// Whether anything was taken from the visitor.
     is_begun: bool,
 }
 
@@ -53,7 +54,6 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         watch: &Watch,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), UploadError>> {
-        self.is_begun = true;
         loop {
             if !self.chunk.is_empty() {
                 let Poll::Ready(written) = stream.poll_write(cx, &self.chunk, self.is_last) else {
@@ -69,6 +69,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 return stream.poll_finish(cx).map_err(UploadError::Stream);
             } else {
                 let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+                self.is_begun = true;
                 self.read(frame)?;
             }
         }

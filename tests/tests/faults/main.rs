@@ -58,9 +58,9 @@ fn plain(target: SocketAddr) -> Link {
     Link::start(target, Settings::default()).unwrap()
 }
 
-/// A proxy that takes anyone, and an agent that serves `root` through `address`.
+/// A proxy that takes anyone and waits for nobody, so that each fault shows.
 fn anonymous() -> Proxy {
-    Proxy::start(&["--allow-anonymous"])
+    Proxy::start(&["--allow-anonymous", "--hold", "0"])
 }
 
 fn agent(root: &Path, address: SocketAddr) -> Agent {

@@ -30,7 +30,7 @@ const GROWTH: u64 = 16 << 20;
 
 #[test]
 fn proxy_outlives_every_agent() {
-    let proxy = Proxy::start(&["--allow-anonymous"]);
+    let proxy = Proxy::start(&["--allow-anonymous", "--hold", "0"]);
     let id = proxy.program().id();
     let (idle, open) = (memory(id), descriptors(id));
     forget_peak(id);
@@ -95,7 +95,7 @@ fn agent_outlives_every_proxy() {
     let root = TempRoot::new();
     root.write("small", b"small");
     root.random_file("large", 4 << 20, 5);
-    let good = Proxy::start(&["--allow-anonymous"]);
+    let good = Proxy::start(&["--allow-anonymous", "--hold", "0"]);
     let attacks: Vec<_> = attacks::ANYBODY.iter().chain(proxies::PROXIES).copied().collect();
     let hostile: Vec<_> = attacks.iter().map(|_| RawProxy::new()).collect();
     // One tunnel to each: what one of them does must not be felt by the others.
@@ -137,7 +137,7 @@ fn noise_is_outlived_by_both() {
     let mut random = fastrand::Rng::with_seed(seed);
     let root = TempRoot::new();
     root.write("small", b"small");
-    let proxy = Proxy::start(&["--allow-anonymous"]);
+    let proxy = Proxy::start(&["--allow-anonymous", "--hold", "0"]);
     let rounds = 60;
     let hostile: Vec<_> = (0..rounds).map(|_| RawProxy::new()).collect();
     let mut args = vec!["-r".to_owned(), root.path().to_str().unwrap().to_owned()];

@@ -70,6 +70,8 @@ impl ScaledProxy {
         settings.timings.grace = Duration::from_millis(500);
         settings.timings.spread = Duration::ZERO;
         settings.timings.session = session();
+        // Each fault shows, unless a test wants it hidden.
+        (settings.timings.hold, settings.timings.splice) = (Duration::ZERO, Duration::ZERO);
         change(&mut settings);
         let server = Server::bind(settings).unwrap();
         Self {
