@@ -128,6 +128,14 @@ struct Flags {
     #[argh(option, arg_name = "file")]
     token_file: Option<PathBuf>,
 
+    /// PEM file of our certificate, in place of a token
+    #[argh(option, arg_name = "file")]
+    cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's key
+    #[argh(option, arg_name = "file")]
+    key: Option<PathBuf>,
+
     /// pass requests below PREFIX to an HTTP service: PREFIX=URL[,keep-prefix][,keep-host]
     /// [,wait=SECONDS]; may be repeated
     #[argh(option, arg_name = "prefix=url")]
@@ -193,6 +201,8 @@ impl From<Flags> for Options {
                 pins: flags.pin,
                 insecure: flags.insecure,
                 token_file: flags.token_file,
+                cert: flags.cert,
+                key: flags.key,
             },
             follow_peers: flags.follow_peers,
             name: flags.name,
@@ -293,6 +303,8 @@ mod tests {
                 pins: vec!["x=".into(), "y".into()],
                 insecure: true,
                 token_file: Some("t".into()),
+                cert: Some("c.pem".into()),
+                key: Some("k.pem".into()),
             },
             follow_peers: true,
             name: Some("nas".into()),
@@ -307,14 +319,14 @@ mod tests {
             log: Some("debug".into()),
         };
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
-                      --follow-peers --name nas --token-file t --allow-write --share films=/srv/a=b \
+                      --follow-peers --name nas --token-file t --cert c.pem --key k.pem --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
                       --follow-into /mnt/b --forward /x=http://h \
                       --forward /y=http://h,keep-host --max-upload 5 --show-hidden --no-index -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
-                      --insecure --follow-peers --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
+                      --insecure --follow-peers --name=nas --token-file=t --cert=c.pem --key=k.pem --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
                       --follow-into=/mnt/b --forward=/x=http://h \
                       --forward=/y=http://h,keep-host --max-upload=5 --show-hidden --no-index -s --log=debug";

@@ -4,8 +4,10 @@
 //! with their own keys), what overrules what, and every check before the first dial. It does not
 //! know `argv` ([`crate::args`]).
 
+mod access;
+
 use std::{
-    fmt, fs, io,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -13,39 +15,15 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
 use spdy_protocol::join::is_origin_name;
 
+pub use self::access::Access;
+use self::access::{card, token, trust};
 use crate::{
-    dial::{Address, Token},
+    dial::Address,
     log::{Level, Log},
     origin::{self, ShareOptions, forward::Service},
     supervise::{Proxy, Settings},
     verify::{Pin, Trust},
 };
-
-/// How to know a proxy and be known by it, as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
-    /// `ca`: PEM file of authorities.
-    pub ca: Option<PathBuf>,
-    /// `pin`: SHA-256 of a public key; several are alternatives.
-    pub pins: Vec<String>,
-    /// `insecure`: nothing is verified.
-    pub insecure: bool,
-    /// `token-file`: what proves who we are.
-    pub token_file: Option<PathBuf>,
-}
-
-impl Access {
-    const fn has_trust(&self) -> bool {
-        self.ca.is_some() || !self.pins.is_empty() || self.insecure
-    }
-
-    /// The first of several that says how to verify, with the first token file of all.
-    fn layered(layers: [&Self; 3]) -> Self {
-        let trust = layers.into_iter().find(|layer| layer.has_trust());
-        let token_file = layers.into_iter().find_map(|layer| layer.token_file.clone());
-        Self { token_file, ..trust.cloned().unwrap_or_default() }
-    }
-}
 
 /// What flags or the top of a file say, as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,6 +136,8 @@ impl File {
         match key {
             "ca" => return once(&mut access.ca, key, path(key, value, folder)?),
             "token-file" => return once(&mut access.token_file, key, path(key, value, folder)?),
+            "cert" => return once(&mut access.cert, key, path(key, value, folder)?),
+            "key" => return once(&mut access.key, key, path(key, value, folder)?),
             "pin" => {
                 access.pins.push(word(key, value)?.to_owned());
                 return Ok(());
@@ -473,50 +453,10 @@ pub fn proxies(flags: &Options, file: &File) -> Result<Vec<(Proxy, Option<PathBu
         let access = Access::layered([&flags.access, own, &top.access]);
         let trust = trust(&access, &address)?;
         let token = access.token_file.as_deref().map(token).transpose()?;
-        proxies.push((Proxy { address, trust, token }, access.token_file));
+        let card = card(&access, &address)?;
+        proxies.push((Proxy { address, trust, token, card }, access.token_file));
     }
     Ok(proxies)
-}
-
-fn trust(access: &Access, address: &Address) -> Result<Trust, ConfigError> {
-    match (&access.ca, access.pins.as_slice(), access.insecure) {
-        (None, [], false) => Err(ConfigError::Usage(format!(
-            "nothing says how to verify the proxy {address}: \
-             give --pin or --ca, or run `spdy-agent join`"
-        ))),
-        (Some(path), [], false) => Trust::from_ca_file(path)
-            .map_err(|error| ConfigError::Failure(format!("ca {} {error}", path.display()))),
-        (None, [], true) => Ok(Trust::Insecure),
-        (None, pins, false) => {
-            let pins = pins.iter().map(|text| {
-                Pin::parse(text).ok_or_else(|| {
-                    let rule = "is not a SHA-256 in hexadecimal digits or base64";
-                    ConfigError::Usage(format!("pin {text} {rule}"))
-                })
-            });
-            Ok(Trust::Pins(pins.collect::<Result<_, _>>()?))
-        }
-        _ => {
-            let problem = "--ca, --pin and --insecure exclude each other";
-            Err(ConfigError::Usage(format!("proxy {address}: {problem}")))
-        }
-    }
-}
-
-fn token(path: &Path) -> Result<Token, ConfigError> {
-    let failure = |problem: &dyn fmt::Display| {
-        ConfigError::Failure(format!("token-file {}: {problem}", path.display()))
-    };
-    let text = read_short(path).map_err(|error| failure(&error))?;
-    Token::parse(&text).ok_or_else(|| failure(&"holds no token"))
-}
-
-/// A file that should be small, and is not read further if it is not.
-fn read_short(path: &Path) -> io::Result<String> {
-    use io::Read as _;
-    let mut text = String::new();
-    fs::File::open(path)?.take(SHORT_FILE).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// `[proxy ADDRESS]`; `None` if the line is no section at all.
@@ -577,7 +517,6 @@ fn user_path() -> Option<PathBuf> {
 const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
-const SHORT_FILE: u64 = 4_096;
 const SHARES_MAX: usize = 64;
 
 #[cfg(test)]

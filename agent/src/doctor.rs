@@ -344,7 +344,7 @@ fn readable_by(path: &Path) -> String {
 
 fn dialer(proxy: &Proxy, timings: dial::Timings) -> Option<Dialer> {
     // What cannot be used was refused where the settings were made.
-    let tls = Arc::new(proxy.trust.client_config().ok()?);
+    let tls = Arc::new(proxy.client_config().ok()?);
     Some(Dialer::new(proxy.address.clone(), tls, timings, Resolver::system()))
 }
 
@@ -384,6 +384,7 @@ mod tests {
             address: Address::parse("proxy.example.com:1444").unwrap(),
             trust: Trust::Pins(vec![Pin([1; 32])]),
             token: None,
+            card: None,
         }
     }
 

@@ -101,7 +101,7 @@ pub async fn rotate(config: Option<&Path>, timings: Timings) -> Result<Vec<Strin
 
 async fn register(proxy: &Proxy, hello: Hello, timings: Timings) -> Result<(), RotateError> {
     let address = proxy.address.to_string();
-    let tls = proxy.trust.client_config().map_err(|error| {
+    let tls = proxy.client_config().map_err(|error| {
         RotateError::Config(ConfigError::Failure(format!("{address}: {error}")))
     })?;
     let token = proxy.token.as_ref().map(|token| token.secret().to_owned());

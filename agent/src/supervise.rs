@@ -45,7 +45,7 @@ use crate::{
     log::Log,
     origin,
     resolve::Resolver,
-    verify::{Trust, TrustError},
+    verify::{Card, Trust, TrustError},
 };
 
 /// One proxy.
@@ -57,6 +57,22 @@ pub struct Proxy {
     pub trust: Trust,
     /// What tells it who we are; not sent to a proxy that is not verified.
     pub token: Option<Token>,
+    /// The same in TLS, where the proxy asks for it, instead of a token.
+    pub card: Option<Card>,
+}
+
+impl Proxy {
+    /// The TLS configuration to dial it with.
+    ///
+    /// # Errors
+    /// Its authorities cannot be used.
+    pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
+        let mut config = self.trust.client_config()?;
+        if let Some(card) = self.card.as_ref().filter(|_| self.trust.is_verified()) {
+            config.client_auth_cert_resolver = card.resolver();
+        }
+        Ok(config)
+    }
 }
 
 /// All that an agent needs to run.
@@ -379,7 +395,7 @@ struct Target {
 
 fn targets(settings: &Settings) -> Result<Vec<Rc<Target>>, StartError> {
     let one = |proxy: &Proxy| {
-        let tls = Arc::new(proxy.trust.client_config().map_err(StartError::Trust)?);
+        let tls = Arc::new(proxy.client_config().map_err(StartError::Trust)?);
         Ok(Rc::new(Target { proxy: proxy.clone(), tls }))
     };
     settings.proxies.iter().map(one).collect()

@@ -120,6 +120,7 @@ fn reload_keeps_what_stays_drains_what_goes_and_dials_what_comes() {
             address: Address::parse(&comes.address()).unwrap(),
             trust: pinned(&comes),
             token: None,
+            card: None,
         };
         let reloading = async { told.reload(settings).await.unwrap() };
         let ((), (_, new)) = zip(reloading, comes.tunnel(&executor)).await;

@@ -178,6 +178,8 @@ fn wrong_command_lines_are_usage_errors() {
         (format!("{serve} --pin {pin}"), &["--pin", "--insecure"]),
         (format!("{serve} --ca /dev/null"), &["--ca", "--insecure"]),
         (format!("-r {folder} --pin 123"), &["123"]),
+        (format!("-r {folder} --pin {pin} --cert /x"), &["--cert", "--key"]),
+        (format!("-r {folder} --pin {pin} --key /x"), &["--cert", "--key"]),
         ("join a b".into(), &["b"]),
         ("join --nonsense".into(), &["--nonsense"]),
         (format!("join --root {folder}"), &["--root"]),
@@ -240,6 +242,11 @@ fn what_an_agent_cannot_read_is_named() {
         (vec!["-r", &served, "--insecure", "--token-file", &missing], &missing),
         (vec!["-r", &served, "--insecure", "--token-file", &at("empty")], &at("empty")),
         (vec!["-r", &served, "--insecure", "--token-file", &at("two words")], &at("two words")),
+        (vec!["-r", &served, "--insecure", "--cert", &missing, "--key", &missing], &missing),
+        (
+            vec!["-r", &served, "--insecure", "--cert", &at("empty"), "--key", &missing],
+            &at("empty"),
+        ),
     ] {
         run(AGENT, &args).failed(FAILURE, &[part]);
     }

@@ -15,12 +15,12 @@ use rustls::{
 };
 use spdy_protocol::handshake::Credentials;
 use spdy_tests::{
-    fixture::{Proxy, TempRoot, wait_until},
+    fixture::{Agent, Proxy, TempRoot, wait_until},
     observe::Debug,
     wire::tls::client_config,
 };
 
-use crate::{claim::Claim, wait_for_state};
+use crate::{claim::Claim, served, wait_for_state, who};
 
 /// An authority of a test, with its files.
 struct Authority {
@@ -31,6 +31,7 @@ struct Authority {
 /// An agent's certificate with its key.
 struct Card {
     certificate: CertificateDer<'static>,
+    pem: String,
     key: KeyPair,
     serial: SerialNumber,
 }
@@ -53,8 +54,9 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "nas1");
         change(&mut params);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        Card { certificate, key, serial: serial.into() }
+        let made = params.signed_by(&key, &self.issuer).unwrap();
+        let (certificate, pem) = (made.der().clone(), made.pem());
+        Card { certificate, pem, key, serial: serial.into() }
     }
 
     fn revoke(&self, cards: &[&Card]) -> PathBuf {
@@ -203,6 +205,41 @@ fn revoked_name_needs_another_certificate_and_to_be_paired() {
     let _code = proxy.pair("nas1");
     assert_eq!(status(&proxy, "nas1", &stolen.tls()), 403);
     assert_eq!(status(&proxy, "nas1", &new.tls()), 200);
+}
+
+#[test]
+fn agent_shows_its_certificate_to_the_proxy_that_it_trusts() {
+    let authority = Authority::new();
+    let ca = authority.path("ca.pem");
+    let proxy = Proxy::start(&["--client-ca", &ca]);
+    let root = served("by certificate");
+    let card = authority.issue(1, |_| {});
+    let certificate = authority.folder.write("nas1.pem", card.pem.as_bytes());
+    let key = authority.folder.write("nas1-key.pem", card.key.serialize_pem().as_bytes());
+    let pin = proxy.tell(&["key", "list"]);
+    let pin = pin.trim().strip_prefix("active ").unwrap();
+    let address = proxy.tunnel.to_string();
+    let args = |pin| {
+        let root = root.path().to_str().unwrap();
+        let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+        ["-r", root, "--proxy", &address, "--pin", pin, "--name", "nas1", "--cert", certificate]
+            .into_iter()
+            .chain(["--key", key, "-s"])
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let agent = Agent::start(&args(pin));
+    proxy.wait_for_tunnel("nas1");
+    let _ = proxy.tell(&["access", "nas1", "open"]);
+    assert_eq!(who(&proxy), "by certificate");
+    let said = agent.program().text() + &proxy.program().text();
+    assert!(
+        !card.key.serialize_pem().lines().filter(|line| line.len() > 40).any(|l| said.contains(l))
+    );
+    let _ = proxy.tell(&["revoke", "nas1"]);
+    agent.program().wait_for("why", |line| {
+        (line.contains("403") && line.contains("the certificate is revoked")).then_some(())
+    });
 }
 
 #[test]

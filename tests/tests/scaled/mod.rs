@@ -123,6 +123,7 @@ impl ScaledAgent {
             address: Address::parse(&proxy.to_string()).unwrap(),
             trust: Trust::Insecure,
             token: None,
+            card: None,
         }];
         change(&mut settings);
         let (stop, stopped) = smol::channel::bounded::<()>(1);
