@@ -24,6 +24,7 @@ use rustls::ServerConfig;
 use crate::{
     admin,
     gate::Pass,
+    identities::Live,
     relay::{self, Body, Visit},
     settings::Settings,
     socket::{Socket, VisitorIo},
@@ -36,12 +37,8 @@ use crate::{
 /// ALPN names of the HTTP port.
 pub(crate) const ALPN: [&[u8]; 1] = [b"http/1.1"];
 
-/// Accepts visitors until the server is told to stop.
-pub(crate) async fn accept(
-    worker: Rc<Worker>,
-    listener: Arc<Async<TcpListener>>,
-    tls: Option<Arc<ServerConfig>>,
-) {
+/// Accepts visitors, from when they are ours until the server is told to stop.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: Arc<Async<TcpListener>>) {
     let shared = Arc::clone(&worker.shared);
     let address = listener.get_ref().local_addr();
     let is_exposed = address.map_or(true, |address| is_exposed(&shared.settings, &address));
@@ -55,7 +52,7 @@ pub(crate) async fn accept(
                     let pass = shared.connections.enter().await;
                     shared.accepted.fetch_add(1, Relaxed);
                     let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
-                    let tls = tls.clone();
+                    let tls = shared.http_tls.as_ref().map(Live::config);
                     worker.spawn(serve(owner, server, stream, peer, tls, is_exposed, pass));
                 }
                 Err(error) => {
@@ -65,6 +62,7 @@ pub(crate) async fn accept(
             }
         }
     };
+    shared.stop.reached(Phase::Running).await;
     future::or(accepting, shared.stop.reached(Phase::Draining)).await;
 }
 
@@ -145,7 +143,7 @@ where
                 visit.watch.register(cx.waker());
                 is_registered = true;
             }
-            if visit.watch.is_closing() && !is_closing {
+            if visit.watch.is_closing() && !visit.watch.is_fresh() && !is_closing {
                 is_closing = true;
                 connection.as_mut().graceful_shutdown();
             }

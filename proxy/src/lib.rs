@@ -25,6 +25,8 @@ pub mod args;
 
 pub mod server;
 
+pub mod handover;
+
 mod downstream;
 
 pub mod admin;
@@ -37,6 +39,8 @@ mod recycle;
 
 mod worker;
 
+mod identities;
+
 pub mod registry;
 
 pub mod state;
@@ -46,6 +50,8 @@ pub mod tls;
 pub mod settings;
 
 pub mod config;
+
+pub mod inherit;
 
 pub mod access;
 
@@ -58,5 +64,7 @@ mod hold;
 pub mod gate;
 
 pub mod stop;
+
+mod notify;
 
 pub mod log;

@@ -174,6 +174,13 @@ impl Registry {
         table.find_unnamed();
     }
 
+    /// Expects these origins back: they were here before this process was.
+    pub(crate) fn expect<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        let table = self.read();
+        let origins = names.into_iter().filter_map(|name| table.origins.get(name));
+        origins.filter(|origin| origin.upstream.is_none()).for_each(|origin| origin.hold.lose());
+    }
+
     /// Takes a tunnel in. The newest of an origin wins; the one that it replaces is drained.
     ///
     /// # Errors

@@ -84,6 +84,11 @@ pub struct Timings {
     pub grace: Duration,
     /// Time over which agents come back after GOAWAY. Default 15 s.
     pub spread: Duration,
+    /// How long a new process may take until it can take over. Default 10 s.
+    pub ready: Duration,
+    /// How often keys and certificates are looked at for a change, which holds when it was seen
+    /// twice. Default 5 s; 0: never.
+    pub files: Duration,
     /// How long a request waits for an origin that has just been lost; then 503. Default 10 s; 0:
     /// not at all.
     pub hold: Duration,
@@ -146,6 +151,8 @@ impl Default for Timings {
             agent: Duration::from_secs(120),
             grace: Duration::from_secs(30),
             spread: Duration::from_secs(15),
+            ready: Duration::from_secs(10),
+            files: Duration::from_secs(5),
             hold: Duration::from_secs(10),
             recent: Duration::from_secs(60),
             splice: Duration::from_secs(60),
