@@ -185,26 +185,31 @@ pub(crate) async fn control(worker: Rc<Worker>, listener: Async<UnixListener>) {
         }
     };
     future::or(accepting, shared.stop.reached(Phase::Draining)).await;
-    // A leftover would only cost the next `list` a failed connect.
-    let _ = fs::remove_file(shared.state.control_path());
+    if !shared.handed_over.load(Relaxed) {
+        // A leftover would only cost the next `list` a failed connect.
+        let _ = fs::remove_file(shared.state.control_path());
+    }
 }
 
-/// Binds the control socket (mode 0600); one that nobody answers on is replaced.
+/// Binds the control socket (mode 0600); one that nobody answers on is replaced, and with
+/// `takes_over` that of the process before.
 ///
 /// # Errors
 /// `AddrInUse` when another server runs on this state folder; others as the system says.
-pub(crate) fn bind_control(state: &State) -> io::Result<Async<UnixListener>> {
+pub(crate) fn bind_control(state: &State, takes_over: bool) -> io::Result<Async<UnixListener>> {
     let path = state.control_path();
-    if UnixStream::connect(&path).is_ok() {
+    if !takes_over && UnixStream::connect(&path).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    match fs::remove_file(&path) {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
-    // The folder is 0700, so that nobody can come between these two lines.
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(&new)?;
+    // The folder is 0700, so that nobody can come between these lines.
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&new, &path)?;
     Async::new(listener)
 }
 

@@ -73,6 +73,8 @@ pub enum Command {
 pub struct Serve {
     /// The settings; their state folder is empty when none was named.
     pub settings: Settings,
+    /// The configuration file that they come from, and what it said.
+    pub config: Option<(PathBuf, String)>,
 }
 
 /// What is to be done with the key of the tunnel port.
@@ -260,11 +262,13 @@ fn one_line(output: &str) -> UsageError {
 }
 
 fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
+    let mut config = None;
     if let Some(path) = flags.config.take() {
         let text = fs::read_to_string(&path)
             .map_err(|error| usage(format_args!("{}: {error}", path.display())))?;
         read_config(&mut flags, &text)
             .map_err(|error| usage(format_args!("{}: {error}", path.display())))?;
+        config = Some((path, text));
     }
     let mut settings = Settings::new(flags.state_dir.unwrap_or_default());
     if !flags.listen.is_empty() {
@@ -288,6 +292,9 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
     if let Some(grace) = flags.grace {
         settings.timings.grace = seconds("grace", &grace)?;
     }
+    if let Some(spread) = flags.spread {
+        settings.timings.spread = seconds("spread", &spread)?;
+    }
     if let Some(hold) = flags.hold {
         settings.timings.hold = seconds("hold", &hold)?;
         if settings.timings.hold.is_zero() {
@@ -306,7 +313,7 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
         )));
     }
     (settings.client_ca, settings.client_crl) = (flags.client_ca, flags.client_crl);
-    Ok(Serve { settings })
+    Ok(Serve { settings, config })
 }
 
 /// Fills in what the command line left open.
@@ -341,6 +348,7 @@ fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
             "log" => drop(flags.log.get_or_insert(value)),
             "threads" => drop(flags.threads.get_or_insert(value)),
             "grace" => drop(flags.grace.get_or_insert(value)),
+            "spread" => drop(flags.spread.get_or_insert(value)),
             "hold" => drop(flags.hold.get_or_insert(value)),
             "tls" => switch(&mut flags.tls, &key)?,
             "behind-tls" => switch(&mut flags.behind_tls, &key)?,
@@ -397,7 +405,7 @@ const VALID: Duration = Duration::from_secs(3_600);
 const SECONDS_MAX: u64 = 366 * 86_400;
 const THREADS_MAX: usize = 256;
 const SWITCHES: [&str; 6] = ["tls", "behind-tls", "session", "debug", "allow-anonymous", "standby"];
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "client-ca",
     "client-crl",
     "standby",
@@ -408,6 +416,7 @@ const KEYS: [&str; 15] = [
     "threads",
     "grace",
     "hold",
+    "spread",
     "tls",
     "behind-tls",
     "session",

@@ -1,30 +1,28 @@
 //! The program: does what the command line asks, and maps what went wrong to an exit code.
 //!
-//! It owns signals, stdout and exit codes. Everything else is below.
+//! It owns signals (`serve`), stdout and exit codes. Everything else is below.
+
+mod serve;
 
 use std::{
     ffi::OsString,
     fmt::{self, Display},
     io::{self, Write},
     iter,
-    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
 
-use async_signal::{Signal, Signals};
 use data_encoding::HEXLOWER;
-use futures_lite::StreamExt;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spdy_protocol::join::JoinCode;
 
 use crate::{
     access::{Access, Password},
     admin,
     args::{self, ChangeAccess, Choice, Command, KeyChange, Pair, UsageError},
-    server::{Server, StartError},
-    settings::{Settings, TUNNEL_PORT},
+    server::StartError,
+    settings::TUNNEL_PORT,
     state::{State, StateError},
     status,
 };
@@ -67,8 +65,10 @@ impl Display for Failed {
 
 /// Runs the program with its whole command line.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let done = args::parse(args).map_err(Failed::Usage).and_then(|command| match command {
-        Command::Serve(serve) => run_server(serve.settings),
+    let words: Vec<_> = args.into_iter().collect();
+    let parsed = args::parse(words.iter().cloned()).map_err(Failed::Usage);
+    let done = parsed.and_then(|command| match command {
+        Command::Serve(serve) => serve::run(*serve, words),
         Command::Pair(pair) => run_pair(&pair),
         Command::Rotate(rotate) => run_rotate(&rotate),
         Command::Access(change) => run_access(&change),
@@ -87,37 +87,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILURE })
         }
     }
-}
-
-fn run_server(mut settings: Settings) -> Result<(), Failed> {
-    if settings.state_dir.as_os_str().is_empty() {
-        settings.state_dir = State::default_folder().map_err(Failed::State)?;
-    }
-    raise_descriptors();
-    let server = Server::bind(settings).map_err(Failed::Start)?;
-    // Before the lines below: who reads them may send a signal at once.
-    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(Failed::Io)?;
-    let mut lines = String::new();
-    let mut announce = |addresses: &[SocketAddr], port: &str| {
-        for address in addresses {
-            lines.push_str(&format!("listening on {address} {port}\n"));
-        }
-    };
-    announce(server.http_addresses(), "http");
-    announce(server.tunnel_addresses(), "tunnel");
-    let _ = io::stderr().write_all(lines.as_bytes());
-    let told = async {
-        signals.next().await;
-    };
-    server.run_until(told).map_err(Failed::Start)
-}
-
-/// Takes all descriptors that the system grants: each visitor and each tunnel needs one, and many
-/// systems begin with 1,024 for the sake of programs that use `select`.
-fn raise_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    // Where it is refused we have what we had.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn run_pair(pair: &Pair) -> Result<(), Failed> {

@@ -24,6 +24,7 @@ use rustls::ServerConfig;
 use crate::{
     admin,
     gate::Pass,
+    identities::Live,
     lobby::Ticket,
     relay::{self, Body, Visit},
     settings::Settings,
@@ -37,12 +38,8 @@ use crate::{
 /// ALPN names of the HTTP port.
 pub(crate) const ALPN: [&[u8]; 1] = [b"http/1.1"];
 
-/// Accepts visitors until the server is told to stop.
-pub(crate) async fn accept(
-    worker: Rc<Worker>,
-    listener: Arc<Async<TcpListener>>,
-    tls: Option<Arc<ServerConfig>>,
-) {
+/// Accepts visitors, from when they are ours until the server is told to stop.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: Arc<Async<TcpListener>>) {
     let shared = Arc::clone(&worker.shared);
     let address = listener.get_ref().local_addr();
     let is_exposed = address.map_or(true, |address| is_exposed(&shared.settings, &address));
@@ -56,7 +53,7 @@ pub(crate) async fn accept(
                     let pass = shared.connections.enter().await;
                     shared.accepted.fetch_add(1, Relaxed);
                     let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
-                    let tls = tls.clone();
+                    let tls = shared.http_tls.as_ref().map(Live::config);
                     let places = (pass, shared.visitors.enter(peer.ip()));
                     worker.spawn(serve(owner, server, stream, peer, tls, is_exposed, places));
                 }
@@ -67,6 +64,7 @@ pub(crate) async fn accept(
             }
         }
     };
+    shared.stop.reached(Phase::Running).await;
     future::or(accepting, shared.stop.reached(Phase::Draining)).await;
 }
 
@@ -162,7 +160,7 @@ where
                 visit.watch.register(cx.waker());
                 is_registered = true;
             }
-            if visit.watch.is_closing() && !is_closing {
+            if visit.watch.is_closing() && !visit.watch.is_fresh() && !is_closing {
                 is_closing = true;
                 connection.as_mut().graceful_shutdown();
             }

@@ -27,6 +27,8 @@ mod status;
 
 pub mod server;
 
+pub mod handover;
+
 mod downstream;
 
 pub mod admin;
@@ -39,6 +41,8 @@ mod recycle;
 
 mod worker;
 
+mod identities;
+
 pub mod registry;
 
 pub mod state;
@@ -48,6 +52,8 @@ pub mod tls;
 pub mod settings;
 
 pub mod config;
+
+pub mod inherit;
 
 pub mod access;
 
@@ -64,5 +70,7 @@ mod hold;
 pub mod gate;
 
 pub mod stop;
+
+mod notify;
 
 pub mod log;

@@ -191,6 +191,13 @@ impl Registry {
         void.iter().for_each(|upstream| upstream.cut());
     }
 
+    /// Expects these origins back: they were here before this process was.
+    pub(crate) fn expect<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        let table = self.read();
+        let origins = names.into_iter().filter_map(|name| table.origins.get(name));
+        origins.filter(|origin| !origin.is_here()).for_each(|origin| origin.hold.lose());
+    }
+
     /// Whether there is a record of this name.
     pub(crate) fn is_paired(&self, origin: &str) -> bool {
         self.read().origins.get(origin).is_some_and(|origin| origin.paired)

@@ -8,29 +8,37 @@ use std::{
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
+    process::Command,
     rc::Rc,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     thread,
     time::{Duration, SystemTime},
 };
 
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer, block_on};
+use blocking::unblock;
 use data_encoding::HEXLOWER;
 use futures_lite::future;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::ServerConfig;
 use spdy_protocol::{budget::Budget, frame::Reason};
 
 use crate::{
     access::{Access, Guard},
     admin, downstream,
     gate::Gate,
+    handover::{self, HandoverError, Predecessor},
+    identities::Live,
+    inherit::Inherited,
     lobby::Lobby,
+    log::Log,
     recycle,
     registry::{ANONYMOUS, Registry},
     settings::Settings,
-    socket,
     state::{Port, State, StateError},
     stop::{Phase, Stop},
     tls::{Clients, ClientsError, IdentityError},
@@ -45,7 +53,24 @@ pub struct Server {
     ports: Ports,
     http_addresses: Vec<SocketAddr>,
     tunnel_addresses: Vec<SocketAddr>,
-    control: Option<Async<std::os::unix::net::UnixListener>>,
+    control: Control,
+    predecessor: Option<Predecessor>,
+}
+
+/// What an operator can ask of a running server, from a task of its first thread.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    shared: Arc<Shared>,
+    ports: Ports,
+}
+
+/// The control socket.
+#[derive(Debug)]
+enum Control {
+    Bound(Async<UnixListener>),
+    /// The predecessor has it.
+    Later,
+    None,
 }
 
 /// Why a server cannot start.
@@ -65,13 +90,11 @@ pub enum StartError {
     System(io::Error),
 }
 
-/// Sockets of both ports with their TLS, for each thread.
-#[derive(Clone)]
+/// Sockets of both ports, for each thread.
+#[derive(Clone, Debug)]
 struct Ports {
     http: Vec<Arc<Async<TcpListener>>>,
     tunnel: Vec<Arc<Async<TcpListener>>>,
-    http_tls: Option<Arc<ServerConfig>>,
-    tunnel_tls: Arc<ServerConfig>,
 }
 
 impl fmt::Display for StartError {
@@ -104,49 +127,53 @@ impl From<ClientsError> for StartError {
     }
 }
 
-impl fmt::Debug for Ports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ports").field("http", &self.http).field("tunnel", &self.tunnel).finish()
-    }
-}
-
 impl Server {
     /// Opens the state folder, makes or reads the keys and binds all addresses.
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left bound.
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
+        Self::bind_with(settings, Inherited::default(), None)
+    }
+
+    /// The same with sockets that are open already. With a `predecessor`, visitors and the control
+    /// socket stay its own until it gives way.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left bound.
+    pub fn bind_with(
+        settings: Settings,
+        inherited: Inherited,
+        predecessor: Option<Predecessor>,
+    ) -> Result<Self, StartError> {
         let state = State::open(&settings.state_dir)?;
         let identity = state.identity(Port::Tunnel)?;
         let clients = match &settings.client_ca {
             Some(ca) => Some(Arc::new(Clients::open(ca, settings.client_crl.as_deref())?)),
             None => None,
         };
-        let tunnel_tls = identity
-            .server_config(&upstream::ALPN, clients.clone())
-            .map_err(StartError::Identity)?;
+        let tunnel_tls =
+            Live::new(&state, Port::Tunnel, &identity, &upstream::ALPN, clients.clone())
+                .map_err(StartError::Identity)?;
         let http_tls = if settings.tls {
             let identity = state.identity(Port::Http)?;
-            Some(identity.server_config(&downstream::ALPN, None).map_err(StartError::Identity)?)
+            let live = Live::new(&state, Port::Http, &identity, &downstream::ALPN, None);
+            Some(live.map_err(StartError::Identity)?)
         } else {
             None
         };
-        let (http, http_addresses) = listen(&settings.listen)?;
-        let (tunnel, tunnel_addresses) = listen(&settings.tunnel_listen)?;
-        let control = match admin::bind_control(&state) {
-            Ok(control) => Some(control),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(StartError::Control(error));
-            }
-            // A state folder with a very long path: everything works but the live `list`.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                settings.log.warn(format_args!("control=none {error}"));
-                None
-            }
-            Err(error) => return Err(StartError::Control(error)),
+        let Inherited { http, tunnel, is_activated } = inherited;
+        let (http, http_addresses) = listen(http, is_activated, &settings.listen)?;
+        let (tunnel, tunnel_addresses) = listen(tunnel, is_activated, &settings.tunnel_listen)?;
+        let control = match predecessor {
+            Some(_) => Control::Later,
+            None => Control::bind(&state, settings.log, false).map_err(StartError::Control)?,
         };
         let registry = Registry::new();
-        registry.set_paired(registry.ticket(), state.origins()?);
+        let origins = state.origins()?;
+        let joined: Vec<_> = origins.iter().filter(|origin| origin.joined).cloned().collect();
+        registry.set_paired(registry.ticket(), origins);
+        registry.expect(joined.iter().map(|origin| origin.name.as_str()));
         let bounds = settings.bounds;
         let (mut prefix, mut key) = ([0; 4], [0; 32]);
         let random = SystemRandom::new();
@@ -160,7 +187,11 @@ impl Server {
             clients,
             guard: Guard::new(&key, settings.log),
             budget: Arc::new(Budget::new(bounds.budget)),
-            stop: Stop::default(),
+            stop: if predecessor.is_some() { Stop::waiting() } else { Stop::default() },
+            tunnel_tls,
+            http_tls,
+            is_activated,
+            handed_over: AtomicBool::new(false),
             since: SystemTime::now(),
             // Derived from the key: stable, and different for each proxy of an agent.
             id: HEXLOWER.encode(&identity.pin()[..6]),
@@ -181,8 +212,8 @@ impl Server {
             id_count: AtomicU64::new(0),
             settings,
         };
-        let ports = Ports { http, tunnel, http_tls, tunnel_tls };
-        Ok(Self { shared: Arc::new(shared), ports, http_addresses, tunnel_addresses, control })
+        let (shared, ports) = (Arc::new(shared), Ports { http, tunnel });
+        Ok(Self { shared, ports, http_addresses, tunnel_addresses, control, predecessor })
     }
 
     /// Addresses of the HTTP port, with the ports that were taken.
@@ -209,6 +240,12 @@ impl Server {
         self.shared.stop.clone()
     }
 
+    /// What its operator can ask of it while it runs.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator { shared: Arc::clone(&self.shared), ports: self.ports.clone() }
+    }
+
     /// Serves until the handle says stop, then drains for at most the grace setting.
     ///
     /// # Errors
@@ -224,13 +261,13 @@ impl Server {
     /// [`StartError::System`] when a thread cannot be started.
     pub fn run_until(self, done: impl Future<Output = ()>) -> Result<(), StartError> {
         self.warn_of_access();
-        let Self { shared, ports, control, .. } = self;
+        let Self { shared, ports, control, predecessor, .. } = self;
         let mut threads = Vec::new();
         for at in 1..shared.settings.threads {
             let (work, ports) = (Arc::clone(&shared), ports.clone());
             let spawned = thread::Builder::new()
                 .name(format!("serve-{at}"))
-                .spawn(move || serve(work, ports, None, async {}));
+                .spawn(move || serve(work, ports, Control::None, async {}));
             match spawned {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -241,7 +278,14 @@ impl Server {
         }
         let lead = async {
             let running = future::or(done, shared.stop.reached(Phase::Draining));
-            future::or(running, recycle::watch(&shared)).await;
+            let taking_over = async {
+                if let Some(predecessor) = predecessor {
+                    predecessor.follow(&shared).await;
+                }
+                future::pending().await
+            };
+            let chores = future::or(recycle::watch(&shared), watch_files(&shared));
+            future::or(running, future::or(taking_over, chores)).await;
             drain(&shared).await;
         };
         serve(Arc::clone(&shared), ports, control, lead);
@@ -276,24 +320,85 @@ impl Server {
     }
 }
 
+impl Operator {
+    /// Reads keys, certificates and the records of origins again.
+    pub async fn reload(&self) {
+        reload_files(&self.shared, true).await;
+        upstream::refresh(&self.shared).await;
+    }
+
+    /// Starts `command`, whose arguments make it serve as this process does, and gives way to it.
+    /// Returns its id when it serves: then this server has to be told to drain. Dropped before
+    /// that, it ends the new process, and this one serves on.
+    ///
+    /// # Errors
+    /// [`HandoverError`]: this server serves on.
+    pub async fn hand_over(&self, command: &mut Command) -> Result<u32, HandoverError> {
+        handover::give_way(&self.shared, &self.ports.http, &self.ports.tunnel, command).await
+    }
+}
+
+impl Control {
+    /// A state folder with a very long path has none: everything works but the live `list`.
+    fn bind(state: &State, log: Log, takes_over: bool) -> io::Result<Self> {
+        match admin::bind_control(state, takes_over) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                log.warn(format_args!("control=none {error}"));
+                Ok(Self::None)
+            }
+            bound => bound.map(Self::Bound),
+        }
+    }
+
+    /// Answers until the server ends.
+    async fn serve(self, worker: Rc<Worker>) {
+        let shared = Arc::clone(&worker.shared);
+        shared.stop.reached(Phase::Running).await;
+        let bound = match self {
+            Self::Later => Self::bind(&shared.state, shared.settings.log, true),
+            bound => Ok(bound),
+        };
+        match bound {
+            Ok(Self::Bound(control)) => admin::control(worker, control).await,
+            Ok(_) => {}
+            Err(error) => shared.settings.log.warn(format_args!("control=none {error}")),
+        }
+    }
+}
+
+/// Looks now and then whether keys and certificates have changed.
+async fn watch_files(shared: &Arc<Shared>) {
+    let interval = shared.settings.timings.files;
+    if interval.is_zero() {
+        return future::pending().await;
+    }
+    loop {
+        Timer::after(interval).await;
+        reload_files(shared, false).await;
+    }
+}
+
+async fn reload_files(shared: &Arc<Shared>, now: bool) {
+    let shared = Arc::clone(shared);
+    unblock(move || {
+        for live in [Some(&shared.tunnel_tls), shared.http_tls.as_ref()].into_iter().flatten() {
+            live.reload(&shared.state, shared.settings.log, now);
+        }
+    })
+    .await;
+}
+
 /// One thread's work until the server has ended.
-fn serve(
-    shared: Arc<Shared>,
-    ports: Ports,
-    control: Option<Async<std::os::unix::net::UnixListener>>,
-    lead: impl Future<Output = ()>,
-) {
+fn serve(shared: Arc<Shared>, ports: Ports, control: Control, lead: impl Future<Output = ()>) {
     let executor = Rc::new(LocalExecutor::new());
     let worker = Rc::new(Worker::new(&executor, Arc::clone(&shared)));
     for listener in ports.http {
-        worker.spawn(downstream::accept(Rc::clone(&worker), listener, ports.http_tls.clone()));
+        worker.spawn(downstream::accept(Rc::clone(&worker), listener));
     }
     for listener in ports.tunnel {
-        worker.spawn(upstream::accept(Rc::clone(&worker), listener, ports.tunnel_tls.clone()));
+        worker.spawn(upstream::accept(Rc::clone(&worker), listener));
     }
-    if let Some(control) = control {
-        worker.spawn(admin::control(Rc::clone(&worker), control));
-    }
+    worker.spawn(control.serve(Rc::clone(&worker)));
     worker.spawn(tick(Rc::clone(&worker)));
     let lead = future::zip(lead, shared.stop.reached(Phase::Ended));
     block_on(executor.run(lead));
@@ -325,11 +430,14 @@ async fn drain(shared: &Shared) {
         shared.tunnels.held()
     ));
     let finished = async {
-        // Visitors first: while one is served its tunnel is needed.
+        // Visitors first: who has just connected will ask, and needs a tunnel.
+        for upstream in shared.registry.upstreams() {
+            upstream.tunnel.leave();
+        }
+        shared.connections.emptied().await;
         for upstream in shared.registry.upstreams() {
             upstream.tunnel.drain();
         }
-        shared.connections.emptied().await;
         shared.tunnels.emptied().await;
     };
     let grace = async {
@@ -350,15 +458,19 @@ async fn drain(shared: &Shared) {
 
 type Bound = (Vec<Arc<Async<TcpListener>>>, Vec<SocketAddr>);
 
-fn listen(addresses: &[SocketAddr]) -> Result<Bound, StartError> {
-    let (mut sockets, mut bound) = (Vec::new(), Vec::new());
-    for address in addresses {
-        let failed = |error| StartError::Listen(*address, error);
-        let socket = socket::listen(*address).map_err(failed)?;
-        bound.push(socket.get_ref().local_addr().map_err(failed)?);
-        sockets.push(Arc::new(socket));
-    }
-    Ok((sockets, bound))
+fn listen(
+    held: Vec<TcpListener>,
+    is_activated: bool,
+    addresses: &[SocketAddr],
+) -> Result<Bound, StartError> {
+    let failed = |(address, error)| StartError::Listen(address, error);
+    let listening = Inherited::listen(held, is_activated, addresses).map_err(failed)?;
+    let addresses = listening.iter().map(|socket| {
+        let none = SocketAddr::from(([0, 0, 0, 0], 0));
+        socket.get_ref().local_addr().map_err(|error| failed((none, error)))
+    });
+    let addresses = addresses.collect::<Result<_, _>>()?;
+    Ok((listening.into_iter().map(Arc::new).collect(), addresses))
 }
 
 /// Silent visitors that are kept however few connections are allowed.

@@ -105,6 +105,11 @@ pub struct Timings {
     /// Time in which processes of one box may displace one another three times; more are two boxes
     /// with one pairing. Default 60 s.
     pub displacements: Duration,
+    /// How long a new process may take until it can take over. Default 10 s.
+    pub ready: Duration,
+    /// How often keys and certificates are looked at for a change, which holds when it was seen
+    /// twice. Default 5 s; 0: never.
+    pub files: Duration,
     /// How long a request waits for an origin that has just been lost; then 503. Default 10 s; 0:
     /// not at all.
     pub hold: Duration,
@@ -174,6 +179,8 @@ impl Default for Timings {
             spread: Duration::from_secs(15),
             probe: Duration::from_secs(5),
             displacements: Duration::from_secs(60),
+            ready: Duration::from_secs(10),
+            files: Duration::from_secs(5),
             hold: Duration::from_secs(10),
             recent: Duration::from_secs(60),
             splice: Duration::from_secs(60),

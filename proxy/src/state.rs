@@ -21,7 +21,7 @@ use std::{
     env, fmt, fs,
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -55,6 +55,10 @@ pub enum Port {
     /// Visitors use it when TLS is on.
     Http,
 }
+
+/// What tells one version of a key and its certificate from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp([(SystemTime, u64, u64); 2]);
 
 /// One origin as the state folder knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,11 +153,7 @@ impl State {
     /// # Errors
     /// [`StateError::Io`], [`StateError::Identity`].
     pub fn identity(&self, port: Port) -> Result<Identity, StateError> {
-        let (key, certificate) = match port {
-            Port::Tunnel => ("key.pem", "cert.pem"),
-            Port::Http => ("http-key.pem", "http-cert.pem"),
-        };
-        let (key, certificate) = (self.folder.join(key), self.folder.join(certificate));
+        let [key, certificate] = self.identity_paths(port);
         let _lock = self.lock()?;
         if !exists(&key)? && !exists(&certificate)? {
             let made = Made::new(&keys::NAMES)
@@ -168,6 +168,16 @@ impl State {
         };
         Identity::parse(&read(&key)?, &read(&certificate)?)
             .map_err(|error| StateError::Identity(path(&error), error))
+    }
+
+    /// Which version of the key and certificate of `port` is there; `None` unless both are.
+    pub(crate) fn stamp(&self, port: Port) -> Option<Stamp> {
+        let of = |path: &PathBuf| {
+            let file = fs::metadata(path).ok()?;
+            Some((file.modified().ok()?, file.ino(), file.len()))
+        };
+        let [key, certificate] = &self.identity_paths(port);
+        Some(Stamp([of(key)?, of(certificate)?]))
     }
 
     /// Makes a join secret for `origin` that is good for `valid`. An earlier one dies; the token
@@ -387,6 +397,14 @@ impl State {
     #[must_use]
     pub fn control_path(&self) -> PathBuf {
         self.folder.join("control.sock")
+    }
+
+    fn identity_paths(&self, port: Port) -> [PathBuf; 2] {
+        let names = match port {
+            Port::Tunnel => ["key.pem", "cert.pem"],
+            Port::Http => ["http-key.pem", "http-cert.pem"],
+        };
+        names.map(|name| self.folder.join(name))
     }
 
     fn record_path(&self, origin: &str) -> Result<PathBuf, StateError> {

@@ -12,7 +12,16 @@ use std::{
 /// Handle of a running server. Cheap to clone.
 ///
 /// ```text
-/// Running --stop()--> Draining --all done, or grace over--> Ended
+///            predecessor gives way           successor is ready
+///   Waiting -----------------------> Running <----------------> Leaving
+///                                       |   successor is lost      |
+///                                       |                          | all agents have moved,
+///                                  stop |                          | or time over
+///                                       v                          |
+///                                    Draining <--------------------+
+///                                       | all done, or grace over
+///                                       v
+///                                     Ended
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
@@ -22,9 +31,13 @@ pub struct Stop {
 /// What a server is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// It accepts agents; another process has the visitors.
+    Waiting,
     /// It accepts.
     #[default]
     Running,
+    /// It accepts visitors; its agents are on their way to another process.
+    Leaving,
     /// It accepts nothing more and finishes what it has.
     Draining,
     /// Nothing is served any more.
@@ -51,28 +64,50 @@ impl Stop {
 
     /// Waits until `phase`, or one after it, is reached. Cancel safe.
     pub async fn reached(&self, phase: Phase) {
+        self.when(|held| held >= phase).await;
+    }
+
+    /// A server that is to take over from another process.
+    pub(crate) fn waiting() -> Self {
+        let state = State { phase: Phase::Waiting, waiting: Vec::new() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Waits until the phase is another one than `before`, and returns it. Cancel safe.
+    pub(crate) async fn changed(&self, before: Phase) -> Phase {
+        self.when(|phase| phase != before).await
+    }
+
+    pub(crate) fn advance(&self, phase: Phase) {
+        self.change(|held| held.max(phase));
+    }
+
+    /// The successor came to nothing: goes on as if there had been none.
+    pub(crate) fn retreat(&self) {
+        self.change(|held| if held == Phase::Leaving { Phase::Running } else { held });
+    }
+
+    async fn when(&self, is_so: impl Fn(Phase) -> bool) -> Phase {
         poll_fn(|cx| {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.phase >= phase {
-                return Poll::Ready(());
+            if is_so(state.phase) {
+                return Poll::Ready(state.phase);
             }
             if !state.waiting.iter().any(|held| held.will_wake(cx.waker())) {
                 state.waiting.push(cx.waker().clone());
             }
             Poll::Pending
         })
-        .await;
+        .await
     }
 
-    pub(crate) fn advance(&self, phase: Phase) {
+    fn change(&self, to: impl FnOnce(Phase) -> Phase) {
         let waiting = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.phase = state.phase.max(phase);
+            state.phase = to(state.phase);
             std::mem::take(&mut state.waiting)
         };
-        for waker in waiting {
-            waker.wake();
-        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -81,6 +116,21 @@ mod tests {
     use futures_lite::future;
 
     use super::*;
+
+    #[test]
+    fn only_a_lost_successor_takes_a_phase_back() {
+        let stop = Stop::waiting();
+        stop.retreat();
+        assert_eq!(stop.phase(), Phase::Waiting);
+        stop.advance(Phase::Running);
+        stop.advance(Phase::Leaving);
+        assert_eq!(future::block_on(stop.changed(Phase::Running)), Phase::Leaving);
+        stop.retreat();
+        assert_eq!(stop.phase(), Phase::Running);
+        stop.stop();
+        stop.retreat();
+        assert_eq!(stop.phase(), Phase::Draining);
+    }
 
     #[test]
     fn phases_only_go_forward() {

@@ -39,18 +39,15 @@ use crate::{
 pub(crate) const ALPN: [&[u8]; 2] = [b"spdy-tunnel/1", b"http/1.1"];
 
 /// Accepts agents until the server is told to stop.
-pub(crate) async fn accept(
-    worker: Rc<Worker>,
-    listener: Arc<Async<TcpListener>>,
-    tls: Arc<ServerConfig>,
-) {
+pub(crate) async fn accept(worker: Rc<Worker>, listener: Arc<Async<TcpListener>>) {
     let shared = Arc::clone(&worker.shared);
-    let accepting = async {
+    let accepting = || async {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let ticket = shared.handshakes.enter(peer.ip());
-                    let task = serve(Rc::clone(&worker), stream, peer, tls.clone(), ticket);
+                    let tls = shared.tunnel_tls.config();
+                    let task = serve(Rc::clone(&worker), stream, peer, tls, ticket);
                     worker.spawn(task);
                 }
                 Err(error) => {
@@ -60,7 +57,16 @@ pub(crate) async fn accept(
             }
         }
     };
-    future::or(accepting, shared.stop.reached(Phase::Draining)).await;
+    loop {
+        match shared.stop.phase() {
+            Phase::Waiting | Phase::Running => {
+                future::or(accepting(), shared.stop.reached(Phase::Leaving)).await;
+            }
+            // Whoever comes now is the successor's, if there will be one.
+            Phase::Leaving => drop(shared.stop.changed(Phase::Leaving).await),
+            Phase::Draining | Phase::Ended => return,
+        }
+    }
 }
 
 /// What came of a handshake.
@@ -462,9 +468,11 @@ async fn run(shared: &Shared, link: Link) {
         upstream.id,
         Escaped(&upstream.software),
     ));
-    if shared.stop.phase() != Phase::Running {
+    match shared.stop.phase() {
+        Phase::Waiting | Phase::Running => {}
         // It came while the others were told.
-        upstream.tunnel.drain();
+        Phase::Leaving => upstream.tunnel.leave(),
+        Phase::Draining | Phase::Ended => upstream.tunnel.drain(),
     }
     let watching = async {
         if !is_still_let_in(shared, &upstream).await {

@@ -40,6 +40,8 @@ pub(crate) struct Limits {
     pub(crate) head: u32,
     /// For the next octets of a request body.
     pub(crate) body: u32,
+    /// For a first request that has not begun when the server drains.
+    pub(crate) fresh: u32,
     /// For the agent's reply, and for its credit while it reads a request body.
     pub(crate) agent: u32,
 }
@@ -58,6 +60,8 @@ pub(crate) struct Watch {
     deadline: AtomicU32,
     wait: AtomicU8,
     closing: AtomicBool,
+    /// Whether nothing was ever read.
+    fresh: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -92,6 +96,7 @@ impl Watch {
 
     /// Something was read.
     pub(crate) fn heard_visitor(&self) {
+        self.fresh.store(false, Relaxed);
         match self.stage.load(Relaxed) {
             IDLE => {
                 self.stage.store(Stage::Head as u8, Relaxed);
@@ -155,6 +160,21 @@ impl Watch {
         }
     }
 
+    /// Whether nothing was ever read: who has just connected is not idle.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh.load(Relaxed)
+    }
+
+    /// The server drains. Who has not begun a first request has little time to.
+    fn close(&self) {
+        self.closing.store(true, Relaxed);
+        if self.is_fresh() {
+            self.disarm();
+            self.arm(Wait::Head, self.limits.fresh);
+        }
+        self.wake();
+    }
+
     /// Whether the server drains: no further request on this connection.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Relaxed)
@@ -193,10 +213,14 @@ impl Watches {
             stage: AtomicU8::new(Stage::Head as u8),
             deadline: AtomicU32::new(0),
             wait: AtomicU8::new(Wait::Nothing as u8),
-            closing: AtomicBool::new(self.is_closing.get()),
+            closing: AtomicBool::new(false),
+            fresh: AtomicBool::new(true),
             waker: Mutex::new(None),
         });
         watch.arm(Wait::Head, limits.head);
+        if self.is_closing.get() {
+            watch.close();
+        }
         self.held.borrow_mut().push(Arc::clone(&watch));
         watch
     }
@@ -232,8 +256,7 @@ impl Watches {
     pub(crate) fn close(&self) {
         self.is_closing.set(true);
         for watch in self.held.borrow().iter() {
-            watch.closing.store(true, Relaxed);
-            watch.wake();
+            watch.close();
         }
     }
 }
@@ -245,7 +268,7 @@ const EXCHANGE: u8 = Stage::Exchange as u8;
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { request: 4, head: 3, body: 2, agent: 1 };
+    const LIMITS: Limits = Limits { request: 4, head: 3, fresh: 2, body: 2, agent: 1 };
 
     fn sweep(watches: &Watches, times: u32) {
         for _ in 0..times {
@@ -285,6 +308,21 @@ mod tests {
         assert_eq!(watch.expired(), None);
         sweep(&watches, 3);
         assert_eq!(watch.expired(), Some(Wait::Head));
+    }
+
+    #[test]
+    fn who_has_just_connected_may_ask_while_the_server_drains_but_not_for_long() {
+        let watches = Watches::new(Duration::from_millis(10));
+        let (fresh, heard) = (watches.add(LIMITS), watches.add(LIMITS));
+        heard.heard_visitor();
+        watches.close();
+        let late = watches.add(LIMITS);
+        assert!(fresh.is_fresh() && late.is_fresh() && !heard.is_fresh());
+        assert!([&fresh, &heard, &late].iter().all(|watch| watch.is_closing()));
+        sweep(&watches, 2);
+        assert_eq!(fresh.expired(), Some(Wait::Head));
+        assert_eq!(late.expired(), Some(Wait::Head));
+        assert_eq!(heard.expired(), None);
     }
 
     #[test]

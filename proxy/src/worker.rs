@@ -8,7 +8,7 @@ use std::{
     rc::{Rc, Weak},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -19,6 +19,7 @@ use spdy_protocol::budget::Budget;
 use crate::{
     access::Guard,
     gate::Gate,
+    identities::Live,
     lobby::Lobby,
     registry::Registry,
     settings::Settings,
@@ -39,6 +40,14 @@ pub(crate) struct Shared {
     pub(crate) guard: Guard,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stop: Stop,
+    /// What the tunnel port shows of itself.
+    pub(crate) tunnel_tls: Live,
+    /// The same of the HTTP port, where it speaks TLS.
+    pub(crate) http_tls: Option<Live>,
+    /// Whether systemd opened our sockets.
+    pub(crate) is_activated: bool,
+    /// Whether another process has taken over, the control socket too.
+    pub(crate) handed_over: AtomicBool,
     pub(crate) since: SystemTime,
     /// What we are called in handshakes.
     pub(crate) id: String,
@@ -81,6 +90,7 @@ impl Worker {
         let limits = Limits {
             request: watches.ticks(timings.idle),
             head: watches.ticks(timings.head),
+            fresh: watches.ticks(FRESH.min(timings.head)),
             body: watches.ticks(timings.body),
             agent: watches.ticks(timings.agent),
         };
@@ -102,5 +112,7 @@ impl Shared {
     }
 }
 
+/// Time for the first request of a connection that was made just before the server drains.
+const FRESH: Duration = Duration::from_secs(2);
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(1);

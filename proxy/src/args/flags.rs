@@ -73,6 +73,10 @@ pub(super) struct Flags {
     #[argh(option)]
     pub(super) grace: Option<String>,
 
+    /// seconds over which agents come back when told to go elsewhere (15)
+    #[argh(option)]
+    pub(super) spread: Option<String>,
+
     /// seconds that requests wait for an agent that has just gone (10); 0: nor do downloads
     #[argh(option)]
     pub(super) hold: Option<String>,

@@ -95,7 +95,7 @@ pub(super) async fn arrival(
             Route::Unknown => return Err(Stopped::Unknown),
             _ => {}
         }
-        if shared.stop.phase() != Phase::Running {
+        if shared.stop.phase() > Phase::Running {
             return Err(Stopped::Ending);
         }
         // hyper does not read while it waits for us; a FIN from before was one that listens.
