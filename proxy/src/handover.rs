@@ -116,7 +116,7 @@ pub(crate) async fn give_way(
         Successor::start(command, &first, &sockets).map_err(HandoverError::Start)?;
     match within(timings.ready, successor.lines.next()).await {
         Some(Ok(Some(line))) if line == READY => {}
-        Some(_) => return Err(HandoverError::Ended(successor.end())),
+        Some(_) => return Err(HandoverError::Ended(successor.ended().await)),
         None => return Err(HandoverError::Silent),
     }
     let retreat = Retreat(shared);
@@ -235,22 +235,33 @@ impl Successor {
         command.stdin(Stdio::null());
         let lines = Lines { channel: Async::new(ours)?, held: Vec::new() };
         let successor = Self { child: Some(child?), lines };
-        send(successor.lines.channel.get_ref(), first.as_bytes(), sockets)?;
+        match send(successor.lines.channel.get_ref(), first.as_bytes(), sockets) {
+            // It has ended already, which shows in how.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            sent => sent?,
+        }
         Ok(successor)
     }
 
-    /// How it ended: it has closed its end.
-    fn end(&mut self) -> Option<ExitStatus> {
-        let mut child = self.child.take()?;
-        // Its end of the channel goes a moment before itself, or it does not mean to go.
-        let _ = child.kill();
-        child.wait().ok()
+    /// How it ended, which its end of the channel does a moment before itself.
+    async fn ended(&mut self) -> Option<ExitStatus> {
+        for _ in 0..MOMENTS {
+            match self.child.as_mut()?.try_wait() {
+                Ok(None) => drop(Timer::after(MOMENT).await),
+                ended => return ended.ok().flatten(),
+            }
+        }
+        None
     }
 }
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        self.end();
+        if let Some(child) = &mut self.child {
+            // It has ended already, or does now.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -319,6 +330,9 @@ const LINE: usize = 128;
 const SOCKETS: usize = 253;
 /// Time for the first line, which is sent before the new process runs.
 const FIRST: Duration = Duration::from_secs(5);
+/// Time for the end of a process that has closed its end of the channel.
+const MOMENT: Duration = Duration::from_millis(10);
+const MOMENTS: u32 = 100;
 /// How often the new process looks who has come.
 const LOOK: Duration = Duration::from_millis(100);
 

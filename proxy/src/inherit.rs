@@ -37,7 +37,7 @@ impl Inherited {
     /// A malformed environment, and a descriptor that is no listening TCP socket.
     pub fn from_systemd(tunnel: &[SocketAddr]) -> io::Result<Self> {
         let given = sd_listen_fds::get().map_err(io::Error::other)?;
-        let mut inherited = Self { is_activated: true, ..Self::default() };
+        let mut inherited = Self { is_activated: !given.is_empty(), ..Self::default() };
         for (name, fd) in given {
             let listener = checked(fd.into_std())?;
             let port = listener.local_addr()?.port();

@@ -8,6 +8,7 @@ mod admit;
 mod body;
 mod failure;
 mod head;
+mod page;
 mod priority;
 mod splice;
 mod upgrade;
@@ -347,7 +348,9 @@ fn refuse(visit: &Rc<Visit>, asked: &Asked, failure: &Failure) -> Response<Body>
             visit.seconds_since(asked.begun),
         ),
     );
-    let mut response = failure.response(&asked.request_id).map(|text| Body::text(text, visit));
+    let mut response = failure
+        .response(&asked.request_id, page::is_wanted(&asked.parts))
+        .map(|text| Body::text(text, visit));
     if asked.upload.is_some() {
         visit.has_unread.set(true);
         response.headers_mut().insert(header::CONNECTION, CLOSE);

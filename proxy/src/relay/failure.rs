@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use spdy_protocol::{error::StreamError, tunnel::OpenError};
 
+use super::page;
 use crate::{access::Denied, log::Utc};
 
 /// Why there is no response of an agent.
@@ -144,12 +145,23 @@ impl Failure {
         }
     }
 
-    /// The response, with its text still apart.
-    pub(crate) fn response(&self, request_id: &str) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::from(self.text()));
+    /// The response, with its text still apart; where it is not of the visitor's doing, a page
+    /// for one who `wants_page`.
+    pub(crate) fn response(&self, request_id: &str, wants_page: bool) -> Response<Bytes> {
+        let is_page = wants_page && !self.is_of_visitor();
+        let since = if let Self::Away(since) = self { *since } else { None };
+        let text = if is_page {
+            page::page(&self.text(), since, self.retry_after(), request_id)
+        } else {
+            self.text()
+        };
+        let mut response = Response::new(Bytes::from(text));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if is_page {
+            page::add_headers(headers, self.retry_after());
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let cause = format!("spdy-proxy; error={}", self.cause());
         for (name, value) in [("proxy-status", cause.as_str()), ("x-request-id", request_id)] {
@@ -217,7 +229,7 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_status() {
-        let status = |failure: Failure| failure.response("id").status().as_u16();
+        let status = |failure: Failure| failure.response("id", true).status().as_u16();
         assert_eq!(status(Failure::Away(None)), 503);
         assert_eq!(status(StreamError::SessionEnded.into()), 502);
         assert_eq!(status(StreamError::Reset(5).into()), 502);
@@ -229,21 +241,21 @@ mod tests {
 
     #[test]
     fn a_wrong_password_is_told_like_a_missing_one() {
-        let response = Failure::denied(Denied::Wrong, "nas1").response("id");
+        let response = Failure::denied(Denied::Wrong, "nas1").response("id", true);
         assert_eq!(response.status(), 401);
         let asks = "Basic realm=\"nas1\", charset=\"UTF-8\"";
         assert_eq!(response.headers()["www-authenticate"], asks);
         assert_eq!(response.headers()["cache-control"], "no-store");
-        let response = Failure::denied(Denied::TooOften(42), "nas1").response("id");
+        let response = Failure::denied(Denied::TooOften(42), "nas1").response("id", true);
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "42");
         assert!(!response.headers().contains_key("www-authenticate"));
-        assert_eq!(Failure::denied(Denied::Busy, "nas1").response("id").status(), 503);
+        assert_eq!(Failure::denied(Denied::Busy, "nas1").response("id", true).status(), 503);
     }
 
     #[test]
     fn responses_say_their_cause_to_machines() {
-        let response = Failure::Away(Some(SystemTime::UNIX_EPOCH)).response("abc");
+        let response = Failure::Away(Some(SystemTime::UNIX_EPOCH)).response("abc", false);
         assert_eq!(response.headers()["proxy-status"], "spdy-proxy; error=destination_unavailable");
         assert_eq!(response.headers()["retry-after"], "5");
         assert_eq!(response.headers()["x-request-id"], "abc");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use spdy_tests::{
-    fixture::{TempRoot, wait_until},
+    fixture::{Pair, Proxy, TempRoot, wait_until},
     http::{Request, Response, wait_for_agent},
     link::Link,
     observe::Debug,
@@ -105,6 +105,37 @@ fn nobody_waits_where_that_is_turned_off() {
     let asked = Instant::now();
     assert_eq!(get(proxy.http, "/small").status, 503);
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn browser_is_shown_since_when_the_nas_is_away_if_it_may_come_in() {
+    let root = root();
+    let proxy = Proxy::start(&["--hold", "0"]);
+    let address = proxy.tunnel;
+    let mut pair = Pair::join(proxy, address, root.path(), &[]);
+    let http = pair.proxy.http;
+    pair.agent.program_mut().kill();
+    wait_until("it is away", || Debug::of(http).total("tunnels_now") == 0);
+    let accept = ("Accept", "text/html,*/*;q=0.8");
+    let browse = |headers: &[(&str, &str)]| {
+        Request { headers, ..Request::get("/small") }.send(http).unwrap()
+    };
+    let page = browse(&[accept]);
+    assert_eq!((page.status, page.headers["retry-after"].as_str()), (503, "5"));
+    assert_eq!(page.headers["refresh"], "5");
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(page.headers["content-security-policy"].starts_with("default-src 'none';"));
+    let text = page.text();
+    assert!(text.contains("has not been connected since 20"), "{text}");
+    assert!(text.contains("less than a minute ago") && !text.contains("<script"), "{text}");
+    let plain = browse(&[("Accept", "*/*")]);
+    assert_eq!(plain.headers["content-type"], "text/plain; charset=utf-8");
+    assert!(!plain.headers.contains_key("refresh"));
+    // Whether it is there is nobody's business who may not come in.
+    let _password = pair.proxy.tell(&["access", "nas1", "password"]);
+    let refused = browse(&[accept]);
+    assert_eq!(refused.status, 401);
+    assert!(!refused.text().contains("connected"), "{}", refused.text());
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! waits between its dials, or the program where it is killed.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
+mod handover;
 mod hold;
 mod refused;
+mod reload;
 #[path = "../scaled/mod.rs"]
 mod scaled;
 mod splice;
