@@ -81,7 +81,9 @@ impl Line {
         let root = TempRoot::new();
         root.random_file("film", LEN, 1);
         let content = Random::octets(usize::try_from(LEN).unwrap(), 1);
-        let proxy = anonymous(&[]);
+        // A slow machine may take the agent longer to come back than new requests wait by default;
+        // what is looked at here are those that run.
+        let proxy = anonymous(&["--hold", "60"]);
         let link = line(proxy.tunnel, RATE);
         let agent = ScaledAgent::serve(root.path(), link.address(), |_| {});
         wait_for_agent(proxy.http);
