@@ -61,6 +61,12 @@ case $task in
     test)
         media
         need wget wget
+        need aria2c aria2
+        need rclone rclone
+        need lftp lftp
+        need mpv mpv
+        need chromium chromium
+        command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
         # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
         need strace strace
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
@@ -73,6 +79,7 @@ case $task in
         [ -d /usr/share/gocode/src/github.com/docker/spdystream ] ||
             packages+=(golang-github-docker-spdystream-dev)
         need python3 python3
+        /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
         component fmt rustfmt
         component clippy clippy
         ;;

@@ -26,6 +26,23 @@ pub enum Command {
         /// `--config`.
         config: Option<PathBuf>,
     },
+    /// Say how running agents are.
+    Status {
+        /// As JSON.
+        json: bool,
+        /// `--config`: only the agent of this file.
+        config: Option<PathBuf>,
+    },
+    /// Find out what is wrong.
+    Doctor {
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
+    /// Take new tokens.
+    Rotate {
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
     /// Print this and end with success: `--help`, `--version`.
     Print(String),
 }
@@ -49,7 +66,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["spdy-agent"], &words) {
+    let mut flags = match Flags::from_args(&["spdy-agent"], &words) {
         Ok(flags) => flags,
         Err(exit) if exit.status.is_ok() => return Ok(Command::Print(exit.output)),
         Err(exit) => return Err(one_line(&exit.output)),
@@ -57,18 +74,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
     if flags.version {
         return Ok(Command::Print(format!("spdy-agent {}\n", env!("CARGO_PKG_VERSION"))));
     }
-    let Some(Subcommand::Join(join)) = flags.command else {
-        return Ok(Command::Serve {
-            config: flags.config.clone(),
-            options: Box::new(flags.into()),
-        });
+    let (config, command) = (flags.config.clone(), flags.command.take());
+    let options = Options::from(flags);
+    let Some(command) = command else {
+        return Ok(Command::Serve { options: Box::new(options), config });
     };
-    let code = join.code;
-    let config = join.config.or_else(|| flags.config.clone());
-    if Options::from(Flags { config: None, command: None, ..flags }) != Options::default() {
-        return Err("join takes no other flag than --config".to_owned());
+    if options != Options::default() {
+        return Err("a command takes no flag of the agent but --config".to_owned());
     }
-    Ok(Command::Join { code, config })
+    Ok(match command {
+        Subcommand::Join(join) => Command::Join { code: join.code, config: join.config.or(config) },
+        Subcommand::Status(status) => {
+            Command::Status { json: status.json, config: status.config.or(config) }
+        }
+        Subcommand::Doctor(doctor) => Command::Doctor { config: doctor.config.or(config) },
+        Subcommand::Rotate(rotate) => Command::Rotate { config: rotate.config.or(config) },
+    })
 }
 
 /// Serves a folder of this machine through a tunnel to spdy-proxy.
@@ -87,6 +108,10 @@ struct Flags {
     #[argh(option, arg_name = "file")]
     ca: Option<PathBuf>,
 
+    /// dial other proxies, too, that these name and that prove one of their pins
+    #[argh(switch)]
+    follow_peers: bool,
+
     /// SHA-256 of the proxy's public key, hexadecimal or base64; may be repeated
     #[argh(option, arg_name = "sha256")]
     pin: Vec<String>,
@@ -102,6 +127,19 @@ struct Flags {
     /// file with the token for the proxy
     #[argh(option, arg_name = "file")]
     token_file: Option<PathBuf>,
+
+    /// PEM file of our certificate, in place of a token
+    #[argh(option, arg_name = "file")]
+    cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's key
+    #[argh(option, arg_name = "file")]
+    key: Option<PathBuf>,
+
+    /// pass requests below PREFIX to an HTTP service: PREFIX=URL[,keep-prefix][,keep-host]
+    /// [,wait=SECONDS]; may be repeated
+    #[argh(option, arg_name = "prefix=url")]
+    forward: Vec<String>,
 
     /// let visitors change what is in the folder of -r
     #[argh(switch)]
@@ -119,9 +157,17 @@ struct Flags {
     #[argh(option, arg_name = "dir")]
     follow_into: Vec<PathBuf>,
 
+    /// octets of the largest file that visitors may put (default: as the disk has room)
+    #[argh(option, arg_name = "octets")]
+    max_upload: Option<u64>,
+
     /// serve names that begin with a dot, too
     #[argh(switch)]
     show_hidden: bool,
+
+    /// list a folder even if it has an index.html
+    #[argh(switch)]
+    no_index: bool,
 
     /// log every request and session to stderr
     #[argh(switch, short = 's')]
@@ -155,12 +201,18 @@ impl From<Flags> for Options {
                 pins: flags.pin,
                 insecure: flags.insecure,
                 token_file: flags.token_file,
+                cert: flags.cert,
+                key: flags.key,
             },
+            follow_peers: flags.follow_peers,
             name: flags.name,
+            forwards: flags.forward,
             allow_write: flags.allow_write,
             shares,
             follow_into: flags.follow_into,
+            max_upload: flags.max_upload,
             show_hidden: flags.show_hidden,
+            no_index: flags.no_index,
             session_debug: flags.session_debug,
             log: flags.log,
         }
@@ -171,6 +223,9 @@ impl From<Flags> for Options {
 #[argh(subcommand)]
 enum Subcommand {
     Join(Join),
+    Status(Status),
+    Doctor(Doctor),
+    Rotate(Rotate),
 }
 
 /// Registers this machine with a proxy and writes the configuration.
@@ -182,6 +237,37 @@ struct Join {
     code: Option<String>,
 
     /// configuration file to write (default /etc/spdy-agent/agent.conf for root, else the user's)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Says how the running agents of this machine are.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "status", help_triggers("-h", "--help"))]
+struct Status {
+    /// print JSON, one line for each agent
+    #[argh(switch)]
+    json: bool,
+
+    /// only the agent that runs with this configuration file
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Finds out what is wrong and says what to do.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "doctor", help_triggers("-h", "--help"))]
+struct Doctor {
+    /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Takes a new token from this machine to each proxy; the old one ends when the new one is used.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rotate", help_triggers("-h", "--help"))]
+struct Rotate {
+    /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
 }
@@ -217,25 +303,33 @@ mod tests {
                 pins: vec!["x=".into(), "y".into()],
                 insecure: true,
                 token_file: Some("t".into()),
+                cert: Some("c.pem".into()),
+                key: Some("k.pem".into()),
             },
+            follow_peers: true,
             name: Some("nas".into()),
+            forwards: vec!["/x=http://h".into(), "/y=http://h,keep-host".into()],
             allow_write: true,
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
+            max_upload: Some(5),
             show_hidden: true,
+            no_index: true,
             session_debug: true,
             log: Some("debug".into()),
         };
         let spaced = "-r /srv --proxy a:1 --proxy [::1]:2 --ca ca.pem --pin x= --pin y --insecure \
-                      --name nas --token-file t --allow-write --share films=/srv/a=b \
+                      --follow-peers --name nas --token-file t --cert c.pem --key k.pem --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
-                      --follow-into /mnt/b --show-hidden -s --log debug";
+                      --follow-into /mnt/b --forward /x=http://h \
+                      --forward /y=http://h,keep-host --max-upload 5 --show-hidden --no-index -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
-                      --insecure --name=nas --token-file=t --allow-write --share=films=/srv/a=b \
+                      --insecure --follow-peers --name=nas --token-file=t --cert=c.pem --key=k.pem --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
-                      --follow-into=/mnt/b --show-hidden -s --log=debug";
+                      --follow-into=/mnt/b --forward=/x=http://h \
+                      --forward=/y=http://h,keep-host --max-upload=5 --show-hidden --no-index -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -249,11 +343,13 @@ mod tests {
             &["-r"],
             &["--root"],
             &["extra"],
-            &["--forward", "/x=http://y"],
+            &["--forward"],
             &["--allow-write=yes"],
-            &["status"],
-            &["doctor"],
-            &["rotate"],
+            &["--max-upload", "1G"],
+            &["status", "now"],
+            &["doctor", "--json"],
+            &["-r", "/x", "doctor"],
+            &["rotate", "--pin", "x"],
             &["join", "a", "b"],
             &["join", "--root", "/x"],
             &["--root", "/x", "join", "code"],
@@ -281,6 +377,21 @@ mod tests {
         assert_eq!(with(&["join", "CODE"]), (Some("CODE".into()), None));
         assert_eq!(with(&["join", "CODE", "--config=f"]), (Some("CODE".into()), Some("f".into())));
         assert_eq!(with(&["--config", "f", "join"]), (None, Some("f".into())));
+    }
+
+    #[test]
+    fn commands_take_the_configuration_before_and_behind() {
+        let config = Some(PathBuf::from("f"));
+        for (name, wanted) in [
+            ("status", Command::Status { json: false, config: config.clone() }),
+            ("doctor", Command::Doctor { config: config.clone() }),
+            ("rotate", Command::Rotate { config: config.clone() }),
+        ] {
+            assert_eq!(parsed(&[name, "--config", "f"]), Ok(wanted.clone()));
+            assert_eq!(parsed(&["--config=f", name]), Ok(wanted));
+        }
+        let json = parsed(&["status", "--json"]);
+        assert_eq!(json, Ok(Command::Status { json: true, config: None }));
     }
 
     #[test]

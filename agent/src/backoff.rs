@@ -45,10 +45,30 @@ pub struct Steps {
     pub held_max: Duration,
     /// After 426. Default 10 min.
     pub version: Duration,
-    /// Longest `Retry-After` that is obeyed. Default 5 min.
+    /// Longest `Retry-After` that is obeyed; what network failures wait comes on top. Default 5 min.
     pub retry_after_max: Duration,
     /// After a TLS or pin failure. Default 60 s.
     pub tls: Duration,
+}
+
+impl Cause {
+    /// Whether a new address or route of this machine may help.
+    #[must_use]
+    pub const fn is_of_network(self) -> bool {
+        // Behind a hotel's portal, TLS fails, too.
+        matches!(self, Self::Network | Self::Tls)
+    }
+
+    /// The word for people and machines.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Tls => "trust",
+            Self::Refused { .. } => "refused",
+            Self::Goaway { .. } => "goaway",
+        }
+    }
 }
 
 impl Default for Steps {
@@ -87,8 +107,9 @@ impl Steps {
             }
             Cause::Refused { status: 409, .. } => between(self.held, self.held_max, random),
             Cause::Refused { status: 426, .. } => self.version,
+            // Jitter on top, because all who were refused together heard the same time.
             Cause::Refused { status: 429 | 503, retry_after: Some(after) } => {
-                after.min(self.retry_after_max)
+                after.min(self.retry_after_max).saturating_add(network())
             }
             // Any other answer is that of a proxy in trouble, or of something that is none.
             Cause::Refused { .. } => network(),
@@ -148,9 +169,10 @@ mod tests {
             (refused(403, Some(1)), 3, 60_000, 180_000, 300_000),
             (refused(409, None), 0, 15_000, 22_500, 30_000),
             (refused(426, None), 0, 600_000, 600_000, 600_000),
-            (refused(429, Some(7)), 0, 7_000, 7_000, 7_000),
-            (refused(503, Some(300)), 0, 300_000, 300_000, 300_000),
-            (refused(503, Some(301)), 0, 300_000, 300_000, 300_000),
+            (refused(429, Some(7)), 0, 7_000, 7_500, 8_000),
+            (refused(429, Some(0)), 2, 0, 2_000, 4_000),
+            (refused(503, Some(300)), 9, 300_000, 315_000, 330_000),
+            (refused(503, Some(301)), 0, 300_000, 300_500, 301_000),
             (refused(503, None), 0, 0, 500, 1_000),
             (refused(500, None), 2, 0, 2_000, 4_000),
             (goaway(15), 0, 0, 7_500, 15_000),

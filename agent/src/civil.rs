@@ -1,6 +1,8 @@
 //! Seconds since 1970 as a calendar date in UTC.
 //!
-//! It does not read a clock and does not know HTTP dates (`origin::date` does).
+//! It does not know HTTP dates (`origin::date` does).
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A date and time of day in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,21 @@ impl Civil {
     }
 }
 
+/// The clock of this machine, in whole seconds since 1970; 0 before.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Whether a clock can be right: it is not before this program was written.
+#[must_use]
+pub const fn is_plausible(seconds: i64) -> bool {
+    seconds > WRITTEN
+}
+
+/// 1 January 2026.
+const WRITTEN: i64 = 1_767_225_600;
 const DAY: i64 = 86_400;
 const DAYS_OF_400_YEARS: i64 = 146_097;
 /// Days from 1 March of year 0 to 1 January 1970.

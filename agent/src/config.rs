@@ -4,8 +4,10 @@
 //! with their own keys), what overrules what, and every check before the first dial. It does not
 //! know `argv` ([`crate::args`]).
 
+mod access;
+
 use std::{
-    fmt, fs, io,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -13,39 +15,15 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
 use spdy_protocol::join::is_origin_name;
 
+pub use self::access::Access;
+use self::access::{card, token, trust};
 use crate::{
-    dial::{Address, Token},
+    dial::Address,
     log::{Level, Log},
-    origin::{self, ShareOptions},
+    origin::{self, ShareOptions, forward::Service},
     supervise::{Proxy, Settings},
     verify::{Pin, Trust},
 };
-
-/// How to know a proxy and be known by it, as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
-    /// `ca`: PEM file of authorities.
-    pub ca: Option<PathBuf>,
-    /// `pin`: SHA-256 of a public key; several are alternatives.
-    pub pins: Vec<String>,
-    /// `insecure`: nothing is verified.
-    pub insecure: bool,
-    /// `token-file`: what proves who we are.
-    pub token_file: Option<PathBuf>,
-}
-
-impl Access {
-    const fn has_trust(&self) -> bool {
-        self.ca.is_some() || !self.pins.is_empty() || self.insecure
-    }
-
-    /// The first of several that says how to verify, with the first token file of all.
-    fn layered(layers: [&Self; 3]) -> Self {
-        let trust = layers.into_iter().find(|layer| layer.has_trust());
-        let token_file = layers.into_iter().find_map(|layer| layer.token_file.clone());
-        Self { token_file, ..trust.cloned().unwrap_or_default() }
-    }
-}
 
 /// What flags or the top of a file say, as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,16 +34,24 @@ pub struct Options {
     pub proxies: Vec<String>,
     /// `ca`, `pin`, `insecure`, `token-file`.
     pub access: Access,
+    /// `follow-peers`: proxies that others name are dialled, too.
+    pub follow_peers: bool,
     /// `name`: the name we are reached by.
     pub name: Option<String>,
+    /// `forward`: services that requests are passed to.
+    pub forwards: Vec<String>,
     /// `allow-write`: visitors may change `root`.
     pub allow_write: bool,
     /// `share`, `share-rw`: `NAME=PATH`, and whether visitors may change it.
     pub shares: Vec<(String, bool)>,
     /// `follow-into`: folders that links in the shares may lead into.
     pub follow_into: Vec<PathBuf>,
+    /// `max-upload`: octets of the largest file that is taken.
+    pub max_upload: Option<u64>,
     /// `show-hidden`: names that begin with a dot are served.
     pub show_hidden: bool,
+    /// `no-index`: a folder is listed even if it has an index.html.
+    pub no_index: bool,
     /// `session-debug`.
     pub session_debug: bool,
     /// `log`: the level.
@@ -150,6 +136,8 @@ impl File {
         match key {
             "ca" => return once(&mut access.ca, key, path(key, value, folder)?),
             "token-file" => return once(&mut access.token_file, key, path(key, value, folder)?),
+            "cert" => return once(&mut access.cert, key, path(key, value, folder)?),
+            "key" => return once(&mut access.key, key, path(key, value, folder)?),
             "pin" => {
                 access.pins.push(word(key, value)?.to_owned());
                 return Ok(());
@@ -178,12 +166,30 @@ impl File {
                 options.follow_into.push(path(key, value, folder)?);
                 Ok(())
             }
+            "max-upload" => {
+                let octets = word(key, value)?.parse();
+                let octets = octets.map_err(|_| format!("{key} {value} is no number of octets"))?;
+                once(&mut options.max_upload, key, octets)
+            }
             "show-hidden" => {
                 options.show_hidden = switch(key, value)?;
                 Ok(())
             }
+            "no-index" => {
+                options.no_index = switch(key, value)?;
+                Ok(())
+            }
             "proxy" => {
                 options.proxies.push(word(key, value)?.to_owned());
+                Ok(())
+            }
+            "follow-peers" => {
+                options.follow_peers = switch(key, value)?;
+                Ok(())
+            }
+            "forward" => {
+                Service::parse(value)?;
+                options.forwards.push(value.to_owned());
                 Ok(())
             }
             "allow-write" => {
@@ -205,8 +211,8 @@ impl File {
     }
 }
 
-/// Settings of flags over a file over defaults. Everything is checked here, also that folder and
-/// files can be read.
+/// Settings of flags over a file over defaults. Everything is checked here, also that files can be
+/// read; only folders may be missing.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -218,21 +224,29 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         })?,
         None => Level::Info,
     };
-    let name = match flags.name.as_ref().or(top.name.as_ref()) {
-        Some(name) if is_origin_name(name) => name.clone(),
-        Some(name) => {
-            let rule = "must be 1 to 63 of a-z, 0-9 and -";
-            return Err(ConfigError::Usage(format!("name {name} {rule}")));
-        }
-        None => name_of_host(),
-    };
-    let shares = shares(flags, top)?;
-    let proxies = proxies(flags, file)?;
+    let name = name(flags, file)?;
+    let forwards = forwards(flags, top)?;
+    let shares = shares(flags, top, !forwards.is_empty())?;
     for share in &shares {
-        origin::check_root(&share.path).map_err(|error| {
+        if let Some(service) = forwards.iter().find(|service| service.hides(&share.name)) {
             let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
-            ConfigError::Failure(format!("{what} {}: {error}", share.path.display()))
-        })?;
+            let problem = format!("forward {} leaves nothing of {what}", service.prefix());
+            return Err(ConfigError::Usage(problem));
+        }
+    }
+    let proxies: Vec<Proxy> = proxies(flags, file)?.into_iter().map(|(proxy, _)| proxy).collect();
+    let follow_peers = flags.follow_peers || top.follow_peers;
+    if follow_peers && !proxies.iter().any(|proxy| matches!(proxy.trust, Trust::Pins(_))) {
+        let problem = "follow-peers needs a pin: that is what a named proxy must prove";
+        return Err(ConfigError::Usage(problem.to_owned()));
+    }
+    for share in &shares {
+        // A disk may come later, and its folder with it. A file never becomes a folder.
+        if share.path.exists() && !share.path.is_dir() {
+            let what = if share.name.is_empty() { "root" } else { share.name.as_str() };
+            let path = share.path.display();
+            return Err(ConfigError::Failure(format!("{what} {path}: is not a folder")));
+        }
     }
     let instance = match file.instance {
         Some(instance) => instance,
@@ -242,12 +256,31 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
     let log = Log::detect(if debug { Level::Debug } else { level }, debug);
     let origin = origin::Options {
         shares,
+        forwards,
         show_hidden: flags.show_hidden || top.show_hidden,
+        index: !(flags.no_index || top.no_index),
         follow_into: follow_into(flags, top)?,
+        max_upload: flags.max_upload.or(top.max_upload),
         instance,
         ..origin::Options::new("")
     };
-    Ok(Settings { proxies, session_debug: debug, ..Settings::new(name, origin, log) })
+    let settings = Settings::new(name, origin, log);
+    Ok(Settings { proxies, follow_peers, session_debug: debug, ..settings })
+}
+
+/// The name we are reached by.
+///
+/// # Errors
+/// It is none.
+pub fn name(flags: &Options, file: &File) -> Result<String, ConfigError> {
+    match flags.name.as_ref().or(file.options.name.as_ref()) {
+        Some(name) if is_origin_name(name) => Ok(name.clone()),
+        Some(name) => {
+            let rule = "must be 1 to 63 of a-z, 0-9 and -";
+            Err(ConfigError::Usage(format!("name {name} {rule}")))
+        }
+        None => Ok(name_of_host()),
+    }
 }
 
 /// A new `instance`.
@@ -313,8 +346,31 @@ pub fn with_joined(
     text
 }
 
-/// What is served: the shares of the flags if they name any, else those of the file.
-fn shares(flags: &Options, top: &Options) -> Result<Vec<ShareOptions>, ConfigError> {
+/// The services of the flags if they name any, else those of the file.
+fn forwards(flags: &Options, top: &Options) -> Result<Vec<Service>, ConfigError> {
+    let layer = if flags.forwards.is_empty() { top } else { flags };
+    let mut services: Vec<Service> = Vec::new();
+    for text in &layer.forwards {
+        let service = Service::parse(text).map_err(ConfigError::Usage)?;
+        if services.iter().any(|other| other.prefix() == service.prefix()) {
+            let problem = format!("forward {} is given twice", service.prefix());
+            return Err(ConfigError::Usage(problem));
+        }
+        services.push(service);
+    }
+    Ok(services)
+}
+
+/// What is served: the shares of the flags if they name any, else those of the file. There must be
+/// one unless something else is served.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn shares(
+    flags: &Options,
+    top: &Options,
+    may_be_none: bool,
+) -> Result<Vec<ShareOptions>, ConfigError> {
     let usage = |problem: String| Err(ConfigError::Usage(problem));
     let own = flags.root.is_some() || !flags.shares.is_empty();
     let layer = if own { flags } else { top };
@@ -345,8 +401,11 @@ fn shares(flags: &Options, top: &Options) -> Result<Vec<ShareOptions>, ConfigErr
         shares.push(ShareOptions { name, path, writable: *writable });
     }
     match shares.len() {
-        0 => usage("no folder to serve: give -r DIR or --share NAME=PATH".to_owned()),
-        1..=SHARES_MAX => Ok(shares),
+        0 if !may_be_none => {
+            let ways = "-r DIR, --share NAME=PATH or --forward PREFIX=URL";
+            usage(format!("nothing to serve: give {ways}"))
+        }
+        0..=SHARES_MAX => Ok(shares),
         more => usage(format!("{more} shares are more than {SHARES_MAX}")),
     }
 }
@@ -366,7 +425,11 @@ fn follow_into(flags: &Options, top: &Options) -> Result<Vec<PathBuf>, ConfigErr
     folders.collect()
 }
 
-fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
+/// The proxies, each with the file that its token is from. Reads files, which may block.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn proxies(flags: &Options, file: &File) -> Result<Vec<(Proxy, Option<PathBuf>)>, ConfigError> {
     let top = &file.options;
     let mut addresses: Vec<&str> = flags.proxies.iter().map(String::as_str).collect();
     if addresses.is_empty() {
@@ -376,12 +439,12 @@ fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
     if addresses.is_empty() {
         addresses.push(DEFAULT_PROXY);
     }
-    let mut proxies: Vec<Proxy> = Vec::new();
+    let mut proxies: Vec<(Proxy, Option<PathBuf>)> = Vec::new();
     for text in addresses {
         let address = Address::parse(text).ok_or_else(|| {
             ConfigError::Usage(format!("proxy {text} is not HOST:PORT or [v6]:PORT"))
         })?;
-        if proxies.iter().any(|proxy| proxy.address == address) {
+        if proxies.iter().any(|(proxy, _)| proxy.address == address) {
             continue;
         }
         let none = Access::default();
@@ -390,50 +453,10 @@ fn proxies(flags: &Options, file: &File) -> Result<Vec<Proxy>, ConfigError> {
         let access = Access::layered([&flags.access, own, &top.access]);
         let trust = trust(&access, &address)?;
         let token = access.token_file.as_deref().map(token).transpose()?;
-        proxies.push(Proxy { address, trust, token });
+        let card = card(&access, &address)?;
+        proxies.push((Proxy { address, trust, token, card }, access.token_file));
     }
     Ok(proxies)
-}
-
-fn trust(access: &Access, address: &Address) -> Result<Trust, ConfigError> {
-    match (&access.ca, access.pins.as_slice(), access.insecure) {
-        (None, [], false) => Err(ConfigError::Usage(format!(
-            "nothing says how to verify the proxy {address}: \
-             give --pin or --ca, or run `spdy-agent join`"
-        ))),
-        (Some(path), [], false) => Trust::from_ca_file(path)
-            .map_err(|error| ConfigError::Failure(format!("ca {} {error}", path.display()))),
-        (None, [], true) => Ok(Trust::Insecure),
-        (None, pins, false) => {
-            let pins = pins.iter().map(|text| {
-                Pin::parse(text).ok_or_else(|| {
-                    let rule = "is not a SHA-256 in hexadecimal digits or base64";
-                    ConfigError::Usage(format!("pin {text} {rule}"))
-                })
-            });
-            Ok(Trust::Pins(pins.collect::<Result<_, _>>()?))
-        }
-        _ => {
-            let problem = "--ca, --pin and --insecure exclude each other";
-            Err(ConfigError::Usage(format!("proxy {address}: {problem}")))
-        }
-    }
-}
-
-fn token(path: &Path) -> Result<Token, ConfigError> {
-    let failure = |problem: &dyn fmt::Display| {
-        ConfigError::Failure(format!("token-file {}: {problem}", path.display()))
-    };
-    let text = read_short(path).map_err(|error| failure(&error))?;
-    Token::parse(&text).ok_or_else(|| failure(&"holds no token"))
-}
-
-/// A file that should be small, and is not read further if it is not.
-fn read_short(path: &Path) -> io::Result<String> {
-    use io::Read as _;
-    let mut text = String::new();
-    fs::File::open(path)?.take(SHORT_FILE).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// `[proxy ADDRESS]`; `None` if the line is no section at all.
@@ -494,7 +517,6 @@ fn user_path() -> Option<PathBuf> {
 const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
-const SHORT_FILE: u64 = 4_096;
 const SHARES_MAX: usize = 64;
 
 #[cfg(test)]
@@ -555,7 +577,9 @@ mod tests {
             ("root", 1),
             ("root /a\nroot /b", 2),
             ("allow-write maybe", 1),
+            ("max-upload 1G", 1),
             ("[proxy a:1]\nroot /x", 2),
+            ("root /a\nforward /x=https://h", 2),
             ("[proxy]", 1),
             ("[other a]", 1),
             ("[proxy a:1", 1),
@@ -569,7 +593,8 @@ mod tests {
 
     #[test]
     fn shares_have_names_paths_and_switches() {
-        let text = "insecure\nshow-hidden\nshare films=/\nshare-rw in = sub dir\n";
+        let text = "insecure\nshow-hidden\nno-index\nmax-upload 7\nshare films=/\n\
+                    share-rw in = sub dir\n";
         let file = parse(text).unwrap();
         assert_eq!(file.options.shares[1], ("in=/etc/x/sub dir".to_owned(), true));
         let one = |shares: &[(&str, bool)], root: Option<&str>, allow_write| {
@@ -580,7 +605,8 @@ mod tests {
         let settings = one(&[("a=/", false), ("b=/usr", true)], Some("/etc"), true).unwrap();
         let names = settings.origin.shares.iter().map(|share| (&*share.name, share.writable));
         assert_eq!(names.collect::<Vec<_>>(), [("", true), ("a", false), ("b", true)]);
-        assert!(settings.origin.show_hidden);
+        assert!(settings.origin.show_hidden && !settings.origin.index);
+        assert_eq!(settings.origin.max_upload, Some(7));
         let follow = |folder: &str| {
             let (root, follow_into) = (Some("/".into()), vec![folder.into()]);
             settle(&Options { root, follow_into, ..Options::default() }, &file)
@@ -598,8 +624,9 @@ mod tests {
         ] {
             assert!(matches!(one(shares, None, write), Err(ConfigError::Usage(_))), "{shares:?}");
         }
-        let absent = one(&[("a=/nowhere", false)], None, false);
-        assert!(matches!(absent, Err(ConfigError::Failure(_))));
+        assert!(one(&[("a=/nowhere", false)], None, false).is_ok());
+        let file = one(&[("a=/etc/passwd", false)], None, false);
+        assert!(matches!(file, Err(ConfigError::Failure(_))));
     }
 
     #[test]
@@ -615,6 +642,16 @@ mod tests {
         let settings = settle(&two, &file).unwrap();
         assert!(matches!(settings.proxies[0].trust, Trust::Insecure));
         assert!(matches!(settings.proxies[1].trust, Trust::Pins(_)));
+
+        let with_services = parse("insecure\nforward /y=http://top\nforward /=http://top\n");
+        let with_services = with_services.unwrap();
+        let prefixes = |flags: &Options| {
+            let forwards = settle(flags, &with_services).unwrap().origin.forwards;
+            forwards.iter().map(|service| service.prefix().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(prefixes(&Options::default()), ["/y", "/"]);
+        let forwards = vec!["/x=http://flag".to_owned()];
+        assert_eq!(prefixes(&Options { forwards, ..Options::default() }), ["/x"]);
 
         let access = Access { insecure: true, ..Access::default() };
         let name = Some("flagname".to_owned());
@@ -635,6 +672,10 @@ mod tests {
     #[test]
     fn senseless_options_are_usage_errors() {
         let none = File::default();
+        let access = Access { insecure: true, ..Access::default() };
+        let peers = Options { follow_peers: true, access, ..flags() };
+        assert!(usage(&peers, &none).contains("needs a pin"));
+        assert!(settle(&Options { follow_peers: true, ..flags() }, &none).unwrap().follow_peers);
         let access = Access::default();
         assert!(usage(&Options { access, ..flags() }, &none).contains("--pin"));
         assert!(usage(&Options { root: None, ..flags() }, &none).contains("-r DIR"));
@@ -646,14 +687,24 @@ mod tests {
         assert!(usage(&Options { proxies, ..flags() }, &none).contains("nowhere"));
         let access = Access { pins: vec!["abc".to_owned()], ..Access::default() };
         assert!(usage(&Options { access, ..flags() }, &none).contains("pin abc"));
+        for (forwards, wrong) in [
+            (&["/x"][..], "forward /x: "),
+            (&["/x=http://a", "/y=http://a", "/x=http://b"], "forward /x is given twice"),
+            (&["/=http://a"], "forward / leaves nothing of root"),
+            (&["/s=http://a"], "forward /s leaves nothing of s"),
+        ] {
+            let forwards = forwards.iter().map(|text| (*text).to_owned()).collect();
+            let shares = vec![("s=/".to_owned(), false)];
+            assert!(usage(&Options { forwards, shares, ..flags() }, &none).starts_with(wrong));
+        }
         let access = Access { insecure: true, ..flags().access };
         assert!(usage(&Options { access, ..flags() }, &none).contains("exclude"));
     }
 
     #[test]
     fn missing_files_are_failures() {
-        let root = Some(PathBuf::from("/nonexistent/root"));
-        assert!(failure(&Options { root, ..flags() }).contains("/nonexistent/root"));
+        let root = Some(PathBuf::from("/dev/null"));
+        assert!(failure(&Options { root, ..flags() }).contains("/dev/null"));
         let access = Access { token_file: Some("/nonexistent/token".into()), ..flags().access };
         assert!(failure(&Options { access, ..flags() }).contains("/nonexistent/token"));
         let access = Access { token_file: Some("/dev/null".into()), ..flags().access };

@@ -7,7 +7,7 @@
 use std::{
     fmt, fs,
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,6 +22,7 @@ use spdy_protocol::{
 use crate::{
     config::{self, ConfigError},
     dial::{Address, DialError, Dialer, Timings},
+    resolve::Resolver,
     supervise::SOFTWARE,
     verify::{Pin, Trust, sha256},
 };
@@ -150,8 +151,6 @@ pub async fn join(code: &str, file: Option<&Path>, timings: Timings) -> Result<J
     config_file.write(&text)?;
     token_file.publish(&folder.join(&token_name))?;
     config_file.publish(&path)?;
-    // Names of files that were just given outlive a power cut only with their folder.
-    let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
     _made.keep();
     Ok(Joined { address, name: code.origin, config: path })
 }
@@ -168,8 +167,8 @@ async fn register(
         let tls = Trust::Pins(pins.to_vec())
             .client_config()
             .map_err(|error| JoinError::Config(ConfigError::Failure(error.to_string())))?;
-        let mut dialer = Dialer::new(address.clone(), Arc::new(tls), timings);
-        match dialer.dial(&put(address)).await {
+        let mut dialer = Dialer::new(address.clone(), Arc::new(tls), timings, Resolver::system());
+        match dialer.dial(&|| put(address)).await {
             Ok(_) => return Ok(address.to_string()),
             Err(error) => {
                 let refused = matches!(error, DialError::Refused { .. });
@@ -184,14 +183,14 @@ async fn register(
 }
 
 /// A file that is not there yet. Dropping it removes it.
-struct Draft {
+pub(crate) struct Draft {
     path: PathBuf,
     file: fs::File,
     published: bool,
 }
 
 impl Draft {
-    fn create(folder: &Path) -> Result<Self, JoinError> {
+    pub(crate) fn create(folder: &Path) -> Result<Self, JoinError> {
         let mut random = [0; 8];
         fill(&mut random)?;
         let path = folder.join(format!(".spdy-join-{:016x}", u64::from_ne_bytes(random)));
@@ -200,15 +199,25 @@ impl Draft {
         Ok(Self { path, file, published: false })
     }
 
-    fn write(&mut self, text: &str) -> Result<(), JoinError> {
+    pub(crate) fn write(&mut self, text: &str) -> Result<(), JoinError> {
         let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_all());
         written.map_err(|error| JoinError::Write(self.path.clone(), error))
     }
 
-    fn publish(&mut self, path: &Path) -> Result<(), JoinError> {
+    /// Gives the file to this owner, if it is not theirs.
+    pub(crate) fn give_to(&self, user: u32, group: u32) -> Result<(), JoinError> {
+        let given = fchown(&self.file, Some(user), Some(group));
+        given.map_err(|error| JoinError::Write(self.path.clone(), error))
+    }
+
+    /// Gives the file its name, whoever had it.
+    pub(crate) fn publish(mut self, path: &Path) -> Result<(), JoinError> {
         let renamed = fs::rename(&self.path, path);
         renamed.map_err(|error| JoinError::Write(path.to_owned(), error))?;
         self.published = true;
+        // Names of files that were just given outlive a power cut only with their folder.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let _ = fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|file| file.sync_all());
         Ok(())
     }
 }
@@ -256,7 +265,7 @@ fn existing(path: &Path) -> Result<String, JoinError> {
 }
 
 /// 256 bits as text. Only its hash leaves this machine in the end.
-fn new_token() -> Result<String, JoinError> {
+pub(crate) fn new_token() -> Result<String, JoinError> {
     let mut octets = [0; 32];
     fill(&mut octets)?;
     Ok(BASE64URL_NOPAD.encode(&octets))
@@ -302,7 +311,6 @@ mod tests {
         let mut draft = Draft::create(&folder).unwrap();
         draft.write("secret").unwrap();
         draft.publish(&folder.join("token")).unwrap();
-        drop(draft);
         made.keep();
         let token = folder.join("token");
         assert_eq!(fs::read_to_string(&token).unwrap(), "secret");

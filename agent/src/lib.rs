@@ -9,6 +9,18 @@
 
 pub mod args;
 
+pub mod command;
+
+pub mod rotate;
+
+pub mod daemon;
+
+pub mod doctor;
+
+pub mod status;
+
+pub mod control;
+
 pub mod join;
 
 pub mod config;
@@ -17,7 +29,11 @@ pub mod supervise;
 
 pub mod dial;
 
+pub mod resolve;
+
 pub mod socket;
+
+pub mod network;
 
 pub mod backoff;
 

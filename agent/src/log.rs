@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -114,7 +114,20 @@ impl Log {
     /// Whether lines of this level are written: to save the work of making one.
     #[must_use]
     pub fn is_on(&self, level: Level) -> bool {
-        level <= self.inner.level
+        level as u8 <= self.inner.level.load(Ordering::Relaxed)
+    }
+
+    /// The least important level that is written.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        let level = self.inner.level.load(Ordering::Relaxed);
+        let levels = [Level::Error, Level::Warn, Level::Info];
+        levels.into_iter().find(|one| *one as u8 == level).unwrap_or(Level::Debug)
+    }
+
+    /// Writes lines of this level and above from now on, for all clones.
+    pub fn set_level(&self, level: Level) {
+        self.inner.level.store(level as u8, Ordering::Relaxed);
     }
 
     /// Lines that could not be written so far.
@@ -124,6 +137,7 @@ impl Log {
     }
 
     fn new(level: Level, sink: Sink) -> Self {
+        let level = AtomicU8::new(level as u8);
         let inner = Inner { level, sink: Mutex::new(sink), dropped: AtomicUsize::new(0) };
         Self { inner: Arc::new(inner) }
     }
@@ -151,7 +165,7 @@ impl Log {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("level", &self.inner.level).finish_non_exhaustive()
+        f.debug_struct("Log").field("level", &self.level()).finish_non_exhaustive()
     }
 }
 
@@ -182,7 +196,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 struct Inner {
-    level: Level,
+    level: AtomicU8,
     sink: Mutex<Sink>,
     dropped: AtomicUsize,
 }
@@ -335,6 +349,20 @@ mod tests {
         log.debug(format_args!("event=no"));
         log.info(format_args!("event=yes"));
         assert!(out.text().ends_with("Z info event=yes\n"), "{}", out.text());
+        assert_eq!(out.text().lines().count(), 1);
+    }
+
+    #[test]
+    fn level_can_be_changed_for_all_clones() {
+        let out = Shared::default();
+        let log = Log::writer(Level::Error, Box::new(out.clone()));
+        for level in [Level::Debug, Level::Info, Level::Warn, Level::Error] {
+            log.clone().set_level(level);
+            assert_eq!(log.level(), level);
+        }
+        log.warn(format_args!("event=no"));
+        log.set_level(Level::Warn);
+        log.warn(format_args!("event=yes"));
         assert_eq!(out.text().lines().count(), 1);
     }
 

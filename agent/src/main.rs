@@ -1,23 +1,29 @@
 //! `spdy-agent`: parse, check everything, run, return an exit code.
 
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use async_io::block_on;
-use async_signal::{Signal, Signals};
-use futures_lite::{StreamExt as _, future::or};
 use spdy_agent::{
     args::{self, Command},
-    config::{self, ConfigError, File},
+    command,
+    config::{self, ConfigError},
+    control::Answer,
+    daemon::{self, DaemonError, Source},
     dial::Timings,
     join::{self, JoinError},
-    log::Quoted,
-    supervise,
+    rotate::RotateError,
 };
 
 /// What ends the program other than well, with its line on stderr.
 enum Failure {
     Usage(String),
     Other(String),
+    /// It was said on stdout.
+    Said(u8),
 }
 
 impl From<ConfigError> for Failure {
@@ -32,12 +38,18 @@ impl From<ConfigError> for Failure {
 fn main() -> ExitCode {
     let outcome = match args::parse(std::env::args_os()) {
         Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Serve { options, config }) => serve(&options, config.as_deref()),
+        Ok(Command::Serve { options, config }) => serve(*options, config),
         Ok(Command::Join { code, config }) => join(code, config.as_deref()),
+        Ok(Command::Status { json, config }) => {
+            command::status(json, config.as_deref()).map_err(Failure::Other).and_then(say)
+        }
+        Ok(Command::Doctor { config }) => say(command::doctor(config.as_deref())),
+        Ok(Command::Rotate { config }) => rotate(config.as_deref()),
         Err(problem) => Err(Failure::Usage(problem)),
     };
     let (line, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Said(code)) => return ExitCode::from(code),
         Err(Failure::Usage(line)) => (line, EXIT_USAGE),
         Err(Failure::Other(line)) => (line, EXIT_FAILURE),
     };
@@ -46,48 +58,11 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(options: &config::Options, named: Option<&Path>) -> Result<(), Failure> {
-    let settings = config::settle(options, &File::load(named)?)?;
-    let log = settings.log.clone();
-    let signals = || Signals::new([Signal::Term, Signal::Int]);
-    let failed = |error: std::io::Error| Failure::Other(format!("signals: {error}"));
-    let mut first = signals().map_err(failed)?;
-    let mut second = signals().map_err(failed)?;
-    for proxy in settings.proxies.iter().filter(|proxy| !proxy.trust.is_verified()) {
-        log.warn(format_args!(
-            "event=insecure proxy={} text=\"ANYBODY on the way can read and change everything; \
-             no token is sent\"",
-            proxy.address
-        ));
-    }
-    log.info(format_args!(
-        "event=start version={} name={} shares={} proxies={}",
-        env!("CARGO_PKG_VERSION"),
-        settings.name,
-        settings.origin.shares.len(),
-        settings.proxies.len()
-    ));
-    for share in &settings.origin.shares {
-        log.info(format_args!(
-            "event=share path=/{} folder={} write={}",
-            share.name,
-            Quoted(&share.path.to_string_lossy()),
-            share.writable
-        ));
-    }
-    let stop = async {
-        // Ends with the stream of signals, which has no end.
-        let _ = first.next().await;
-        log.info(format_args!("event=stopping"));
-    };
-    let cut = async {
-        let _ = second.next().await;
-        let _ = second.next().await;
-        log.warn(format_args!("event=cut reason=\"second signal\""));
-        Ok(())
-    };
-    let ended = block_on(or(supervise::run(settings, stop), cut));
-    ended.map_err(|error| Failure::Other(error.to_string()))
+fn serve(flags: config::Options, config: Option<PathBuf>) -> Result<(), Failure> {
+    daemon::serve(Source { flags, config }).map_err(|error| match error {
+        DaemonError::Config(error) => error.into(),
+        error => Failure::Other(error.to_string()),
+    })
 }
 
 fn join(code: Option<String>, named: Option<&Path>) -> Result<(), Failure> {
@@ -105,6 +80,19 @@ fn join(code: Option<String>, named: Option<&Path>) -> Result<(), Failure> {
         "joined {} as {}\nconfiguration: {config}\nstart with: spdy-agent{named} -r DIR\n",
         joined.address, joined.name
     ))
+}
+
+fn rotate(config: Option<&Path>) -> Result<(), Failure> {
+    let rotated = command::rotate(config);
+    say(rotated.map_err(|error| match error {
+        RotateError::Config(error) => error.into(),
+        error => Failure::Other(error.to_string()),
+    })?)
+}
+
+fn say(answer: Answer) -> Result<(), Failure> {
+    print(&answer.text)?;
+    if answer.code == 0 { Ok(()) } else { Err(Failure::Said(answer.code)) }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

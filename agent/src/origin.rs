@@ -4,11 +4,15 @@
 //! read and changed by the modules below, which stand in order like those of the crate. What the
 //! answers must be is docs/design.md and RFC 9110.
 
+pub mod forward;
+
 mod body;
 
 mod write;
 
 mod share;
+
+mod pages;
 
 mod archive;
 
@@ -34,6 +38,8 @@ mod path;
 
 mod mime;
 
+mod token;
+
 mod date;
 
 mod quota;
@@ -56,28 +62,36 @@ use spdy_protocol::{frame::Status, head::RequestHead, tunnel::Stream};
 
 use crate::{
     log::{Level, Log, Quoted},
-    pool,
+    pool::{self, Pool},
 };
 use body::BodyError;
 use file::Root;
+use forward::Forwards;
 use path::{PathError, Target};
 use quota::Quota;
 use reply::{Body, Reply};
 use share::{Share, Tools};
+use write::{Change, Changes};
 
 /// What is served, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The folders; their names differ.
     pub shares: Vec<ShareOptions>,
+    /// Services that requests are passed to; they come before shares. Default none.
+    pub forwards: Vec<forward::Service>,
     /// Whether names that begin with a dot are served and listed. Default no.
     pub show_hidden: bool,
+    /// Whether index.html is shown instead of the list of its folder. Default yes.
+    pub index: bool,
     /// Absolute paths of folders that links in the shares may lead into. Default none.
     pub follow_into: Vec<PathBuf>,
     /// Whether `openat2` may be used where the kernel has it. Default yes.
     pub use_openat2: bool,
-    /// Threads that read and write files. Default [`pool::THREADS`].
+    /// Threads that read and write the files of one share. Default [`pool::THREADS`].
     pub threads: usize,
+    /// Octets of the largest file that is taken. Default as the disk has room.
+    pub max_upload: Option<u64>,
     /// Longest wait for the rest of a request whose answer did not need it. Default 5 s.
     pub linger: Duration,
     /// Makes the entity tags of one NAS differ from those of another.
@@ -91,10 +105,13 @@ impl Options {
         let root = ShareOptions { name: String::new(), path: root.into(), writable: false };
         Self {
             shares: vec![root],
+            forwards: Vec::new(),
             show_hidden: false,
+            index: true,
             follow_into: Vec::new(),
             use_openat2: true,
             threads: pool::THREADS,
+            max_upload: None,
             linger: Duration::from_secs(5),
             instance: [0; 16],
         }
@@ -122,8 +139,10 @@ pub fn is_share_name(name: &str) -> bool {
 /// Serves shares to any number of streams; on one thread.
 #[derive(Debug)]
 pub struct Origin {
+    forwards: Forwards,
     shares: Vec<Share>,
     tools: Tools,
+    changes: Changes,
     linger: Duration,
     blocks: Quota,
     date: RefCell<(i64, String)>,
@@ -131,28 +150,47 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Opens the folders.
+    /// Opens the folders and removes what is left there of uploads of a former process.
     ///
     /// # Errors
-    /// One does not exist, is no folder or may not be read.
+    /// One does not exist, is no folder or may not be read; the system has no random numbers.
     pub fn new(options: &Options, log: Log) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
         hasher.write(&options.instance);
+        let names = options.shares.iter().filter(|share| !share.name.is_empty());
         let shares = options.shares.iter().map(|share| {
             Ok(Share {
                 name: share.name.as_bytes().into(),
                 root: Arc::new(Root::open(&share.path, options.use_openat2, &options.follow_into)?),
+                pool: Pool::new(options.threads),
                 writable: share.writable,
             })
         });
+        let shares = shares.collect::<io::Result<Vec<Share>>>()?;
+        for share in shares.iter().filter(|share| share.writable) {
+            write::sweep(&share.root, date::seconds(SystemTime::now()));
+        }
+        let tools = Tools::new(hasher.finish(), options.show_hidden);
         Ok(Self {
-            shares: shares.collect::<io::Result<_>>()?,
-            tools: Tools::new(hasher.finish(), options.threads, options.show_hidden),
+            forwards: Forwards::new(options.forwards.clone(), log.clone()),
+            shares,
+            tools: Tools {
+                index: options.index,
+                shares: names.map(|share| share.name.as_bytes().into()).collect(),
+                ..tools.map_err(|_| io::Error::other("the system has no random numbers"))?
+            },
+            changes: Changes::new(options.max_upload),
             linger: options.linger,
             blocks: Quota::new(body::BLOCKS),
             date: RefCell::new((0, String::new())),
             log,
         })
+    }
+
+    /// Time that requests have waited for the disk, in sum.
+    #[must_use]
+    pub fn disk_wait(&self) -> Duration {
+        self.tools.pool.time_waited()
     }
 
     /// Answers one request. Safe to drop: the stream is reset, an upload leaves nothing behind.
@@ -196,8 +234,14 @@ impl Origin {
         stream: &Stream,
         sent: &mut u64,
     ) -> Result<u16, BodyError> {
+        if let Some(service) = self.forwards.find(&request.path) {
+            let status = self.forwards.serve(service, request, stream, sent).await?;
+            self.linger(stream).await;
+            return Ok(status);
+        }
         let now = date::seconds(SystemTime::now());
-        let mut reply = self.reply(request, stream, now).await?;
+        let mut pool = &self.tools.pool;
+        let mut reply = self.reply(request, stream, now, &mut pool).await?;
         if date::is_plausible(now) {
             reply = self.with_date(reply, now);
         }
@@ -211,30 +255,33 @@ impl Origin {
             }
             Body::File { file, pieces, tail } => {
                 stream.reply(&reply.head, false).await?;
-                let (pool, blocks) = (&self.tools.pool, &self.blocks);
-                body::send_file(stream, file, &pieces, &tail, pool, blocks, sent).await?;
+                body::send_file(stream, file, &pieces, &tail, pool, &self.blocks, sent).await?;
             }
             Body::Made(made) => {
                 stream.reply(&reply.head, false).await?;
-                body::send_made(stream, made, &self.tools.pool, sent).await?;
+                body::send_made(stream, made, pool, sent).await?;
             }
         }
         self.linger(stream).await;
         Ok(status)
     }
 
-    async fn reply(
-        &self,
+    /// `pool` becomes the one by which the body is to be read.
+    async fn reply<'o>(
+        &'o self,
         request: &RequestHead,
         stream: &Stream,
         now: i64,
+        pool: &mut &'o Pool,
     ) -> Result<Reply, BodyError> {
         let method = request.method.as_str();
         if !METHODS.contains(&method) {
             return Ok(Reply::status(501));
         }
         if method == "OPTIONS" && request.path == b"*" {
-            return Ok(with_allow(Reply::empty(204), self.shares.iter().any(|one| one.writable)));
+            let is_writable = self.shares.iter().any(|share| share.writable);
+            let writes = if is_writable { write::METHODS } else { &[] };
+            return Ok(Reply::empty(204).with("allow", &allowed(writes)));
         }
         let (raw, query) = path::split_query(&request.path);
         let target = match Target::parse(raw, self.tools.hidden) {
@@ -244,32 +291,39 @@ impl Origin {
             Err(PathError::TooLong) => return Ok(Reply::status(414)),
             Err(PathError::Elsewhere(location)) => return Ok(share::redirect(location, query)),
         };
-        let Some((share, target)) = self.place(target) else { return Ok(Reply::status(404)) };
+        if target.first().is_none() && !self.shares.iter().any(|share| share.name.is_empty()) {
+            let answer = match method {
+                "GET" => share::shares(&self.tools, request, &target, query).await,
+                "HEAD" => share::shares(&self.tools, request, &target, query).await.without_body(),
+                "OPTIONS" => Reply::empty(204).with("allow", &allowed(&[])),
+                _ => Reply::status(405).with("allow", &allowed(&[])),
+            };
+            return Ok(answer);
+        }
+        let Some((share, target)) = share::place(&self.shares, target) else {
+            return Ok(Reply::status(404));
+        };
+        *pool = &share.pool;
+        let writes = if share.writable { write::methods(&target, query) } else { &[] };
         match method {
+            method if writes.contains(&method) => {
+                let (shares, tools, changes) = (&self.shares, &self.tools, &self.changes);
+                let (target, shares) = (&target, shares.as_slice());
+                let change =
+                    Change { share, shares, tools, changes, request, target, query, stream };
+                change.answer().await.map_err(BodyError::from)
+            }
             "GET" => Ok(share.read(&self.tools, request, &target, query, now).await),
             "HEAD" => {
                 let reply = share.read(&self.tools, request, &target, query, now).await;
                 Ok(reply.without_body())
             }
-            "OPTIONS" => Ok(with_allow(Reply::empty(204), share.writable)),
-            method if share.writable && write::METHODS.contains(&method) => {
-                write::answer(share, &self.tools, request, &target, query, now, stream)
-                    .await
-                    .map_err(BodyError::from)
+            "OPTIONS" => {
+                let reply = Reply::empty(204).with("allow", &allowed(writes));
+                let is_writable = share.writable;
+                Ok(if is_writable { write::with_uploads(reply, &self.changes) } else { reply })
             }
-            _ => Ok(with_allow(Reply::status(405), share.writable)),
-        }
-    }
-
-    /// The share that a path lies in, and the place there. A share by name comes before what the
-    /// one at `/` holds under that name.
-    fn place(&self, target: Target) -> Option<(&Share, Target)> {
-        let named = target.first().and_then(|first| {
-            self.shares.iter().find(|share| !share.name.is_empty() && *share.name == *first)
-        });
-        match named {
-            Some(share) => Some((share, target.in_share())),
-            None => self.shares.iter().find(|share| share.name.is_empty()).map(|top| (top, target)),
+            _ => Ok(Reply::status(405).with("allow", &allowed(writes))),
         }
     }
 
@@ -329,10 +383,10 @@ impl fmt::Display for Exchange<'_> {
     }
 }
 
-fn with_allow(reply: Reply, writable: bool) -> Reply {
-    let methods: Vec<_> =
-        READS.iter().chain(write::METHODS.iter().filter(|_| writable)).copied().collect();
-    reply.with("allow", &methods.join(", "))
+/// `Allow`: what can be read can be read everywhere.
+fn allowed(writes: &[&str]) -> String {
+    let writes = writes.iter().filter(|method| !READS.contains(method));
+    READS.iter().chain(writes).copied().collect::<Vec<_>>().join(", ")
 }
 
 const READS: &[&str] = &["GET", "HEAD", "OPTIONS"];

@@ -3,9 +3,14 @@
 //! It owns the bound on their number. What runs there is the caller's; it must be a piece of
 //! bounded size.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_channel::{Receiver, Sender};
+use blocking::Task;
 
 /// A bound on blocking work at a time; who comes first is served first.
 ///
@@ -13,6 +18,7 @@ use async_channel::{Receiver, Sender};
 pub struct Pool {
     give_back: Sender<()>,
     permits: Receiver<()>,
+    waited: Mutex<Duration>,
 }
 
 impl Pool {
@@ -21,7 +27,7 @@ impl Pool {
     pub fn new(threads: usize) -> Self {
         let (give_back, permits) = async_channel::bounded(threads.max(1));
         while give_back.try_send(()).is_ok() {}
-        Self { give_back, permits }
+        Self { give_back, permits, waited: Mutex::default() }
     }
 
     /// Runs `work` on a thread of the pool, waiting for one if all are busy.
@@ -29,6 +35,18 @@ impl Pool {
     /// Dropping the future before the work began drops the work; later the work runs to its end
     /// and its result is lost.
     pub async fn run<T, F>(&self, work: F) -> T
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let asked = Instant::now();
+        let outcome = self.begin(work).await.await;
+        *self.waited() += asked.elapsed();
+        outcome
+    }
+
+    /// The same up to where a thread has been found: for who wants to wait in pieces.
+    pub async fn begin<T, F>(&self, work: F) -> Task<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -41,7 +59,18 @@ impl Pool {
             let _permit = permit;
             work()
         })
-        .await
+    }
+}
+
+impl Pool {
+    /// Time that whoever called [`Pool::run`] has waited for it, in sum.
+    #[must_use]
+    pub fn time_waited(&self) -> Duration {
+        *self.waited()
+    }
+
+    fn waited(&self) -> MutexGuard<'_, Duration> {
+        self.waited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

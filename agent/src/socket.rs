@@ -16,6 +16,8 @@ use async_rustls::client::TlsStream;
 use futures_lite::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
 
+use crate::verify;
+
 /// TLS over TCP.
 #[derive(Debug)]
 pub struct Socket {
@@ -28,6 +30,12 @@ impl Socket {
     #[must_use]
     pub const fn new(tls: TlsStream<Async<TcpStream>>) -> Self {
         Self { tls, finished: false }
+    }
+
+    /// The pin of the key that the other end proved to have.
+    #[must_use]
+    pub fn pin(&self) -> Option<verify::Pin> {
+        verify::Pin::of(self.tls.get_ref().1.peer_certificates()?.first()?)
     }
 }
 

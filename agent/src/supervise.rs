@@ -1,45 +1,51 @@
 //! Keeps a tunnel to every proxy, for ever.
 //!
-//! It owns the states of a connection to a proxy, the tasks of a tunnel and the shutdown. How to
-//! dial and how long to wait are [`crate::dial`]'s and [`crate::backoff`]'s.
-//!
-//! No state of a failed connection survives it, except how long we have been away and the last
-//! addresses that worked.
+//! It owns the settings of a running agent and which proxies there is a keeper for: those of
+//! the configuration, which may change while it runs, and those that they name. How to dial and how
+//! long to wait are [`crate::dial`]'s and [`crate::backoff`]'s.
+
+mod keeper;
+
+mod shared;
+
+mod view;
+
+mod shares;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fmt,
-    future::{Future, poll_fn},
-    io,
-    pin::pin,
-    rc::{Rc, Weak},
+    future::Future,
+    net::IpAddr,
+    rc::Rc,
     sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use async_executor::{LocalExecutor, Task};
-use async_io::Timer;
+use async_rustls::rustls::ClientConfig;
 use futures_lite::future::or;
 use ring::rand::{SecureRandom, SystemRandom};
-use spdy_protocol::{
-    budget::Budget,
-    error::Error,
-    frame::Reason,
-    handshake::{Credentials, Features, Hello, Put, agreed},
-    head::RequestHead,
-    limits,
-    session::{Config, Side, Trace},
-    tunnel::{self, Incoming, Stream, Tunnel},
-};
+use spdy_protocol::{budget::Budget, limits};
 
+use self::{
+    keeper::{Keeper, Nudge},
+    shared::Shared,
+    shares::Shares,
+    view::View,
+};
+pub use self::{
+    shares::{ShareReport, examine_share},
+    view::{ProxyReport, Stage},
+};
 use crate::{
-    backoff::{Cause, Steps},
-    dial::{self, Address, DialError, Dialer, Link, Token},
-    log::{Log, Quoted},
-    origin::{self, Origin},
-    verify::{Trust, TrustError},
+    backoff::Steps,
+    dial::{self, Address, Token},
+    log::Log,
+    origin,
+    resolve::Resolver,
+    verify::{Card, Trust, TrustError},
 };
 
 /// One proxy.
@@ -51,6 +57,22 @@ pub struct Proxy {
     pub trust: Trust,
     /// What tells it who we are; not sent to a proxy that is not verified.
     pub token: Option<Token>,
+    /// The same in TLS, where the proxy asks for it, instead of a token.
+    pub card: Option<Card>,
+}
+
+impl Proxy {
+    /// The TLS configuration to dial it with.
+    ///
+    /// # Errors
+    /// Its authorities cannot be used.
+    pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
+        let mut config = self.trust.client_config()?;
+        if let Some(card) = self.card.as_ref().filter(|_| self.trust.is_verified()) {
+            config.client_auth_cert_resolver = card.resolver();
+        }
+        Ok(config)
+    }
 }
 
 /// All that an agent needs to run.
@@ -58,14 +80,21 @@ pub struct Proxy {
 pub struct Settings {
     /// One tunnel is kept to each.
     pub proxies: Vec<Proxy>,
+    /// Whether proxies that these name are dialled, too, if they prove one of their pins.
+    pub follow_peers: bool,
     /// The name we are reached by: `[a-z0-9-]{1,63}`.
     pub name: String,
     /// 128 bits that tell this installation from another of the same name.
     pub instance: [u8; 16],
     /// What is served.
     pub origin: origin::Options,
+    /// Shortest time between two looks at the folders, which only requests bring about. Default
+    /// 10 s.
+    pub look: Duration,
     /// Deadlines of a dial.
     pub dial: dial::Timings,
+    /// Finds addresses.
+    pub resolver: Resolver,
     /// Waits between dials.
     pub backoff: Steps,
     /// Durations of a session.
@@ -73,9 +102,11 @@ pub struct Settings {
     /// Time that running requests get when the agent is told to end, or when the proxy drains the
     /// tunnel. Default 30 s.
     pub grace: Duration,
+    /// Time between two lines about a proxy that stays away. Default 60 s.
+    pub summary: Duration,
     /// Whether every frame is logged (`-s`), without header blocks and contents.
     pub session_debug: bool,
-    /// Where lines go.
+    /// Where lines go. An agent that runs changes its level, and neither this nor the resolver.
     pub log: Log,
 }
 
@@ -85,24 +116,30 @@ impl Settings {
     pub fn new(name: impl Into<String>, origin: origin::Options, log: Log) -> Self {
         Self {
             proxies: Vec::new(),
+            follow_peers: false,
             name: name.into(),
             instance: origin.instance,
             origin,
+            look: Duration::from_secs(10),
             dial: dial::Timings::default(),
+            resolver: Resolver::system(),
             backoff: Steps::default(),
             session: limits::Timings::default(),
             grace: Duration::from_secs(30),
+            summary: Duration::from_secs(60),
             session_debug: false,
             log,
         }
     }
+
+    fn has_services(&self) -> bool {
+        !self.origin.forwards.is_empty()
+    }
 }
 
-/// Why an agent cannot start.
+/// Why an agent cannot start, or not with these settings.
 #[derive(Debug)]
 pub enum StartError {
-    /// The folder cannot be served.
-    Root(io::Error),
     /// A proxy cannot be verified.
     Trust(TrustError),
     /// The system has no random numbers.
@@ -112,7 +149,6 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root(error) => write!(f, "root folder cannot be served: {error}"),
             Self::Trust(error) => write!(f, "authorities: {error}"),
             Self::Random => f.write_str("the system has no random numbers"),
         }
@@ -121,361 +157,290 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Runs an agent until `stop` is ready; then it drains its tunnels for at most
-/// [`Settings::grace`] and returns.
-///
-/// It makes its own executor, so that any number of agents can run in one process and each ends
-/// with all its tasks. Safe to drop: all tunnels are cut.
+/// Runs an agent until `stop` is ready: [`Agent::new`] and [`Agent::run`].
 ///
 /// # Errors
 /// [`StartError`], before anything is dialled. Later nothing ends it but `stop`.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-    let executor = Rc::new(LocalExecutor::new());
-    let mut run = [0; 8];
-    SystemRandom::new().fill(&mut run).map_err(|_| StartError::Random)?;
-    let origin = Origin::new(&settings.origin, settings.log.clone()).map_err(StartError::Root)?;
-    let shared = Rc::new(Shared {
-        executor: Rc::downgrade(&executor),
-        origin: Rc::new(origin),
-        budget: Arc::new(Budget::new(limits::PROCESS_BUDGET)),
-        run,
-        epoch: Cell::new(0),
-        settings,
-    });
-    // Nothing is sent: the channel closes when its only sender is dropped.
-    let (running, stopped) = async_channel::bounded::<()>(1);
-    let mut supervisors = Vec::new();
-    for proxy in &shared.settings.proxies {
-        let tls = Arc::new(proxy.trust.client_config().map_err(StartError::Trust)?);
-        let dialer = Dialer::new(proxy.address.clone(), tls, shared.settings.dial);
-        let supervisor = Supervisor {
-            shared: shared.clone(),
-            proxy: proxy.clone(),
-            dialer,
-            stopped: stopped.clone(),
-            away: Duration::ZERO,
-            since: Instant::now(),
-            told: String::new(),
-            draining: Vec::new(),
-        };
-        supervisors.push(executor.spawn(supervisor.run()));
-    }
-    let work = async {
-        stop.await;
-        drop(running);
-        for supervisor in supervisors {
-            supervisor.await;
-        }
-    };
-    executor.run(work).await;
+    Agent::new(settings)?.run(stop).await;
     Ok(())
 }
 
-/// What the supervisors of one agent have in common.
-struct Shared {
-    /// Weak: the tasks hold this, and the executor holds the tasks.
-    executor: Weak<LocalExecutor<'static>>,
-    origin: Rc<Origin>,
-    budget: Arc<Budget>,
-    run: [u8; 8],
-    epoch: Cell<u64>,
-    settings: Settings,
+/// An agent as it is now: for `status` and `doctor`.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The name it is reached by.
+    pub name: String,
+    /// When it was started.
+    pub started: SystemTime,
+    /// Its proxies: those of the configuration, then those that they named.
+    pub proxies: Vec<ProxyReport>,
+    /// Its shares.
+    pub shares: Vec<ShareReport>,
+    /// Time that requests have waited for the disks, in sum.
+    pub disk_wait: Duration,
 }
 
-impl Shared {
-    /// What the tunnel announces. `upgrade` comes with the services that need it.
-    const CAN: Features = Features { stored: true, upgrade: false, splice: true };
-
-    fn put(&self, proxy: &Proxy) -> Put {
-        let epoch = self.epoch.get() + 1;
-        self.epoch.set(epoch);
-        let token = proxy.token.as_ref().filter(|_| proxy.trust.is_verified());
-        Put {
-            host: proxy.address.to_string(),
-            credentials: token
-                .map_or(Credentials::None, |token| Credentials::Bearer(token.secret().to_owned())),
-            hello: Some(Hello {
-                origin: self.settings.name.clone(),
-                instance: self.settings.instance,
-                run: self.run,
-                epoch,
-                can: Self::CAN,
-                software: SOFTWARE.to_owned(),
-                register: None,
-            }),
-        }
-    }
-
-    /// Serves what the proxy asks for, until no more can come. A request's task ends with its
-    /// stream, and every stream ends with its tunnel.
-    async fn accept(&self, tunnel: &Tunnel, incoming: &mut Incoming) -> Accepted {
-        loop {
-            let mut accept = pin!(incoming.accept());
-            let next = poll_fn(|cx| match accept.as_mut().poll(cx) {
-                Poll::Ready(Some(request)) => Poll::Ready(Ok(request)),
-                Poll::Ready(None) => Poll::Ready(Err(Accepted::Ended)),
-                // GOAWAY wakes who accepts.
-                Poll::Pending if !tunnel.is_open() => Poll::Ready(Err(Accepted::Last)),
-                Poll::Pending => Poll::Pending,
-            });
-            match next.await {
-                Ok((head, stream)) => self.serve(head, stream),
-                Err(last) => return last,
-            }
-        }
-    }
-
-    /// Waits for the end of a tunnel that drains; after the grace it is cut.
-    async fn finish(
-        &self,
-        tunnel: &Tunnel,
-        incoming: &mut Incoming,
-        driver: &mut Task<Result<(), Error>>,
-    ) {
-        let drained = async {
-            while let Some((head, stream)) = incoming.accept().await {
-                self.serve(head, stream);
-            }
-            true
-        };
-        let grace = self.settings.grace;
-        let late = async {
-            Timer::after(grace).await;
-            false
-        };
-        if !or(drained, late).await {
-            tunnel.close(Reason::Ok);
-        }
-        // The driver bounds the time that its last frames have.
-        let _ = driver.await;
-    }
-
-    fn serve(&self, head: RequestHead, stream: Stream) {
-        self.spawn(self.origin.clone().serve(head, stream)).detach();
-    }
-
-    fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> Task<T> {
-        let executor = self.executor.upgrade();
-        executor.expect("who calls this is a task of that executor").spawn(task)
-    }
-}
-
-/// Why nothing is accepted any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepted {
-    /// The proxy said GOAWAY; what it asked for before that still runs.
-    Last,
-    /// The session has ended.
-    Ended,
-}
-
-/// Where a supervisor stands.
-///
-/// ```text
-///        start
-///          |
-///          v        handshake done
-///     Connecting ------------------> Connected
-///       ^    |                           |
-///  wait |    | failed       GOAWAY, lost |
-///  over |    v                           |
-///     Disconnected <---------------------+
-///
-///  stop: from Connected after draining, from the others at once
-/// ```
-enum State {
-    /// Waits before the next dial.
-    Disconnected(Cause),
-    /// Dials.
-    Connecting,
-    /// Serves.
-    Connected(Box<Link>),
-    /// Was told to end.
-    Stopped,
-}
-
-/// Keeps the tunnel to one proxy.
-struct Supervisor {
+/// An agent. It has its own executor, so that any number of agents can run in one process and each
+/// ends with all its tasks: dropping it cuts all tunnels.
+#[derive(Debug)]
+pub struct Agent {
+    executor: Rc<LocalExecutor<'static>>,
     shared: Rc<Shared>,
+    named: Receiver<Naming>,
+    /// What each proxy names now.
+    naming: RefCell<Vec<Naming>>,
+    keepers: RefCell<Vec<Kept>>,
+    /// Keepers that were told to end.
+    leaving: RefCell<Vec<Task<()>>>,
+    started: SystemTime,
+}
+
+impl Agent {
+    /// Makes one; nothing is dialled before [`Agent::run`]. Opens the folders, which may block.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn new(settings: Settings) -> Result<Self, StartError> {
+        let executor = Rc::new(LocalExecutor::new());
+        let mut run = [0; 8];
+        SystemRandom::new().fill(&mut run).map_err(|_| StartError::Random)?;
+        let targets = targets(&settings)?;
+        let (naming, named) = async_channel::unbounded();
+        let log = settings.log.clone();
+        let shared = Rc::new(Shared {
+            executor: Rc::downgrade(&executor),
+            shares: Rc::new(Shares::open(settings.origin.clone(), settings.look, log.clone())),
+            budget: Arc::new(Budget::new(limits::PROCESS_BUDGET)),
+            run,
+            epoch: Cell::new(0),
+            naming,
+            connected: RefCell::default(),
+            settings: RefCell::new(Rc::new(settings)),
+            log,
+        });
+        let agent = Self {
+            executor,
+            shared,
+            named,
+            naming: RefCell::default(),
+            keepers: RefCell::default(),
+            leaving: RefCell::default(),
+            started: SystemTime::now(),
+        };
+        targets.into_iter().for_each(|target| agent.keep(target, None));
+        Ok(agent)
+    }
+
+    /// Keeps the tunnels until `stop` is ready; then it drains them for at most
+    /// [`Settings::grace`]. Safe to drop.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let work = async {
+            or(stop, self.follow()).await;
+            let mut tasks = self.leaving.take();
+            tasks.extend(self.keepers.take().into_iter().map(Kept::leave));
+            for task in tasks {
+                task.await;
+            }
+        };
+        self.executor.run(work).await;
+    }
+
+    /// Runs something beside the tunnels, for as long as the agent runs and the task is held.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> Task<()> {
+        self.executor.spawn(task)
+    }
+
+    /// Takes other settings. Tunnels to proxies that stay the same are kept, also when only their
+    /// token changes; those to proxies that are gone drain; requests that run finish as they began.
+    /// Proxies without a tunnel are dialled at once, tunnels are checked.
+    ///
+    /// # Errors
+    /// [`StartError`]: all is as it was.
+    pub async fn reload(&self, settings: Settings) -> Result<(), StartError> {
+        let targets = targets(&settings)?;
+        let old = self.shared.settings();
+        self.shared.log.set_level(settings.log.level());
+        let (resolver, log) = (old.resolver.clone(), old.log.clone());
+        let settings = Settings { resolver, log, ..settings };
+        let is_renamed = old.name != settings.name
+            || old.instance != settings.instance
+            || old.has_services() != settings.has_services();
+        self.shared.shares.replace(settings.origin.clone()).await;
+        *self.shared.settings.borrow_mut() = Rc::new(settings);
+        self.shared.connected.borrow_mut().clear();
+
+        self.leave(|kept| {
+            let target = targets.iter().find(|target| target.proxy.address == kept.address());
+            if kept.view.is_peer {
+                // It has a place in the configuration now, or the name that it knows us by changed.
+                return target.is_some() || is_renamed;
+            }
+            let Some(target) = target else { return true };
+            let is_same = kept.view.target().proxy.trust.is_same(&target.proxy.trust);
+            kept.view.set_target(target.clone());
+            kept.nudge(if is_same && !is_renamed { Nudge::Asked } else { Nudge::Renew });
+            false
+        });
+        for target in targets {
+            let is_kept = |kept: &Kept| kept.address() == target.proxy.address;
+            if !self.keepers.borrow().iter().any(is_kept) {
+                self.keep(target, None);
+            }
+        }
+        self.reconcile();
+        Ok(())
+    }
+
+    /// Addresses or routes of this machine changed: what failed for want of a network is tried
+    /// now, tunnels are checked now. How often that may be is the caller's.
+    pub fn network_changed(&self) {
+        self.keepers.borrow().iter().for_each(|kept| kept.nudge(Nudge::Network));
+    }
+
+    /// How it is. Asks the disks of the shares.
+    pub async fn report(&self) -> Report {
+        let shares = self.shared.shares.report().await;
+        let proxies = self.keepers.borrow().iter().map(|kept| kept.view.report()).collect();
+        let disk_wait = self.shared.shares.disk_wait();
+        let name = self.shared.settings().name.clone();
+        Report { name, started: self.started, proxies, shares, disk_wait }
+    }
+
+    /// What it runs with.
+    #[must_use]
+    pub fn settings(&self) -> Rc<Settings> {
+        self.shared.settings()
+    }
+
+    /// Follows what proxies name.
+    async fn follow(&self) {
+        while let Ok(named) = self.named.recv().await {
+            {
+                let mut naming = self.naming.borrow_mut();
+                naming.retain(|old| !Rc::ptr_eq(&old.by, &named.by));
+                naming.push(named);
+            }
+            self.reconcile();
+        }
+    }
+
+    /// Starts and ends keepers for peers, by what is named now.
+    fn reconcile(&self) {
+        let mut wanted: Vec<(Rc<Target>, IpAddr)> = Vec::new();
+        if self.shared.settings().follow_peers {
+            let naming = self.naming.borrow();
+            let named = naming.iter().flat_map(|naming| {
+                let addresses = naming.peers.iter().filter_map(|peer| Address::parse(peer));
+                addresses.map(|address| (naming.by.target(), address, naming.from))
+            });
+            for (by, address, from) in named {
+                let is_configured = |kept: &Kept| !kept.view.is_peer && kept.address() == address;
+                if wanted.len() < PEERS_MAX
+                    && !wanted.iter().any(|(target, _)| target.proxy.address == address)
+                    && !self.keepers.borrow().iter().any(is_configured)
+                {
+                    let proxy = Proxy { address, ..by.proxy.clone() };
+                    wanted.push((Rc::new(Target { proxy, tls: by.tls.clone() }), from));
+                }
+            }
+        }
+        self.leave(|kept| {
+            let named = wanted.iter().find(|(target, _)| target.proxy.address == kept.address());
+            if kept.view.is_peer {
+                kept.view.is_wanted.set(named.is_some());
+                if let Some((target, _)) = named {
+                    kept.view.set_target(target.clone());
+                }
+            }
+            // A tunnel that is there is used up to its end.
+            kept.task.is_finished() || !kept.view.is_wanted.get() && !kept.view.is_connected()
+        });
+        for (target, from) in wanted {
+            let is_kept = |kept: &Kept| kept.address() == target.proxy.address;
+            let peers = self.keepers.borrow().iter().filter(|kept| kept.view.is_peer).count();
+            if peers < PEERS_MAX && !self.keepers.borrow().iter().any(is_kept) {
+                self.shared.log.info(format_args!("event=peer proxy={}", target.proxy.address));
+                self.keep(target, Some(from));
+            }
+        }
+    }
+
+    fn keep(&self, target: Rc<Target>, inside: Option<IpAddr>) {
+        let view = Rc::new(View::new(target, inside.is_some()));
+        let (stop, stopped) = async_channel::bounded(1);
+        let (nudge, nudges) = async_channel::bounded(NUDGES_MAX);
+        let keeper = Keeper::new(self.shared.clone(), view.clone(), inside, stopped, nudges);
+        let task = self.executor.spawn(keeper.run());
+        self.keepers.borrow_mut().push(Kept { view, stop, nudge, task });
+    }
+
+    /// Tells those keepers to end of which `is_over` says so.
+    fn leave(&self, mut is_over: impl FnMut(&Kept) -> bool) {
+        let (over, kept) = self.keepers.take().into_iter().partition(|kept| is_over(kept));
+        self.keepers.replace(kept);
+        let over: Vec<Kept> = over;
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|task| !task.is_finished());
+        leaving.extend(over.into_iter().map(Kept::leave));
+    }
+}
+
+/// A proxy with what its TLS needs.
+#[derive(Debug)]
+struct Target {
     proxy: Proxy,
-    dialer: Dialer,
-    stopped: Receiver<()>,
-    /// Time without a tunnel up to `since`, since the last tunnel that lived long enough.
-    away: Duration,
-    /// When the last tunnel was lost, or the start.
-    since: Instant,
-    /// The last reason in the log, so that each is told once and not with every try.
-    told: String,
-    /// Tunnels that the proxy drains: they finish what runs while a new one is dialled.
-    draining: Vec<Task<()>>,
+    tls: Arc<ClientConfig>,
 }
 
-impl Supervisor {
-    async fn run(mut self) {
-        let mut state = State::Connecting;
-        loop {
-            state = match state {
-                State::Disconnected(cause) => self.wait(cause).await,
-                State::Connecting => self.connect().await,
-                State::Connected(link) => self.serve(*link).await,
-                State::Stopped => break,
-            };
-        }
-        let draining = std::mem::take(&mut self.draining);
-        for task in draining {
-            task.await;
-        }
+fn targets(settings: &Settings) -> Result<Vec<Rc<Target>>, StartError> {
+    let one = |proxy: &Proxy| {
+        let tls = Arc::new(proxy.client_config().map_err(StartError::Trust)?);
+        Ok(Rc::new(Target { proxy: proxy.clone(), tls }))
+    };
+    settings.proxies.iter().map(one).collect()
+}
+
+/// A keeper as its agent holds it.
+#[derive(Debug)]
+struct Kept {
+    view: Rc<View>,
+    /// Nothing is sent: the channel closes when its only sender is dropped.
+    stop: Sender<()>,
+    nudge: Sender<Nudge>,
+    task: Task<()>,
+}
+
+impl Kept {
+    fn address(&self) -> Address {
+        self.view.target().proxy.address.clone()
     }
 
-    async fn wait(&mut self, cause: Cause) -> State {
-        let steps = &self.shared.settings.backoff;
-        let attempt = steps.attempt(self.away.saturating_add(self.since.elapsed()));
-        let delay = steps.delay(cause, attempt, random());
-        or(stop(&self.stopped, State::Stopped), async {
-            Timer::after(delay).await;
-            State::Connecting
-        })
-        .await
+    fn nudge(&self, nudge: Nudge) {
+        // Full: it is about to do what was asked before.
+        let _ = self.nudge.try_send(nudge);
     }
 
-    async fn connect(&mut self) -> State {
-        let put = self.shared.put(&self.proxy);
-        let stopped = self.stopped.clone();
-        let dialled = or(stop(&stopped, None), async { Some(self.dialer.dial(&put).await) }).await;
-        match dialled {
-            None => State::Stopped,
-            Some(Ok(link)) => State::Connected(Box::new(link)),
-            Some(Err(error)) => {
-                self.tell(&error);
-                State::Disconnected(error.cause())
-            }
-        }
-    }
-
-    /// Logs a reason once, however often it comes back.
-    fn tell(&mut self, error: &DialError) {
-        let reason = error.to_string();
-        if self.told != reason {
-            let line = format_args!(
-                "event=connect_failed proxy={} reason={} action=retrying",
-                self.proxy.address,
-                Quoted(&reason)
-            );
-            match error.cause() {
-                Cause::Network => self.shared.settings.log.warn(line),
-                _ => self.shared.settings.log.error(line),
-            }
-            self.told = reason;
-        }
-    }
-
-    async fn serve(&mut self, link: Link) -> State {
-        let born = Instant::now();
-        self.away = self.away.saturating_add(self.since.elapsed());
-        self.told.clear();
-        let spread = link.welcome.as_ref().map_or(Duration::ZERO, |welcome| welcome.spread);
-        let (tunnel, mut incoming, driver) = self.start(link);
-        let mut driver = self.shared.spawn(driver);
-
-        let stopped = self.stopped.clone();
-        let shared = self.shared.clone();
-        let accepted =
-            or(stop(&stopped, None), async { Some(shared.accept(&tunnel, &mut incoming).await) })
-                .await;
-        if accepted.is_none() {
-            tunnel.drain();
-            shared.finish(&tunnel, &mut incoming, &mut driver).await;
-            self.log_down(&tunnel, born, "stopped");
-            return State::Stopped;
-        }
-        if born.elapsed() >= self.shared.settings.backoff.reset {
-            self.away = Duration::ZERO;
-        }
-        self.since = Instant::now();
-        if accepted == Some(Accepted::Last) {
-            self.log_down(&tunnel, born, "goaway");
-            self.draining.retain(|task| !task.is_finished());
-            self.draining.push(self.shared.spawn(async move {
-                shared.finish(&tunnel, &mut incoming, &mut driver).await;
-            }));
-            return State::Disconnected(Cause::Goaway { spread });
-        }
-        // The driver bounds the time that its last frames have.
-        match driver.await {
-            Err(error) => {
-                self.log_down(&tunnel, born, &error.to_string());
-                State::Disconnected(Cause::Network)
-            }
-            Ok(()) => {
-                self.log_down(&tunnel, born, "goaway");
-                State::Disconnected(Cause::Goaway { spread })
-            }
-        }
-    }
-
-    /// Starts the session.
-    fn start(
-        &self,
-        link: Link,
-    ) -> (Tunnel, Incoming, impl Future<Output = Result<(), Error>> + 'static) {
-        let theirs = link.welcome.as_ref().map(|welcome| welcome.can);
-        let (profile, features) = agreed(Shared::CAN, theirs);
-        let mut config = Config::new(Side::Server, profile, self.shared.budget.clone());
-        config.stored_only = features.stored;
-        config.uploads = limits::UPLOADS;
-        config.grow = false;
-        config.timings = self.shared.settings.session;
-        if self.shared.settings.session_debug {
-            let (log, proxy) = (self.shared.settings.log.clone(), self.proxy.address.clone());
-            config.trace = Some(Trace::new(move |direction, frame| {
-                log.debug(format_args!("event=frame proxy={proxy} {direction:?} {frame}"));
-            }));
-        }
-        let id = link.welcome.as_ref().map_or("", |welcome| welcome.id.as_str());
-        self.shared.settings.log.info(format_args!(
-            "event=tunnel_up proxy={} peer={} id={} name={} epoch={}",
-            self.proxy.address,
-            link.peer,
-            Quoted(id),
-            self.shared.settings.name,
-            self.shared.epoch.get()
-        ));
-        self.shared.settings.log.debug(format_args!(
-            "event=session proxy={} profile={profile:?} features={features:?}",
-            self.proxy.address
-        ));
-        tunnel::tunnel(link.io, config, link.received)
-    }
-
-    fn log_down(&self, tunnel: &Tunnel, born: Instant, reason: &str) {
-        let counters = tunnel.counters();
-        self.shared.settings.log.info(format_args!(
-            "event=tunnel_down proxy={} reason={} lived_s={} received={} sent={} requests={}",
-            self.proxy.address,
-            Quoted(reason),
-            born.elapsed().as_secs(),
-            counters.octets_received,
-            counters.octets_sent,
-            counters.streams_opened
-        ));
+    /// Tells the keeper to end; the task is its end.
+    fn leave(self) -> Task<()> {
+        drop(self.stop);
+        self.task
     }
 }
 
-/// Ready when the agent is told to end.
-async fn stop<T>(stopped: &Receiver<()>, value: T) -> T {
-    // Closed: the only message there is.
-    let _ = stopped.recv().await;
-    value
-}
-
-fn random() -> u32 {
-    let mut octets = [0; 4];
-    // Without random numbers the longest wait is the polite one.
-    match SystemRandom::new().fill(&mut octets) {
-        Ok(()) => u32::from_ne_bytes(octets),
-        Err(_) => u32::MAX,
-    }
+/// What a proxy names.
+#[derive(Debug)]
+struct Naming {
+    by: Rc<View>,
+    /// Where it is.
+    from: IpAddr,
+    /// None when its session is over.
+    peers: Vec<String>,
 }
 
 /// What we call ourselves in the handshake.
 pub const SOFTWARE: &str = concat!("spdy-agent/", env!("CARGO_PKG_VERSION"));
+/// Most proxies that are dialled because others named them.
+const PEERS_MAX: usize = 4;
+/// Nudges that may wait for a keeper.
+const NUDGES_MAX: usize = 8;

@@ -1,6 +1,6 @@
-//! Whether the other end is the proxy that the owner meant.
+//! Whether the other end is the proxy that the owner meant, and what shows it who we are in TLS.
 //!
-//! It owns pins, the CA file and the TLS configuration made of them. It does not dial
+//! It owns pins, the CA file, our certificate and the TLS configuration made of them. It does not dial
 //! ([`crate::dial`]).
 
 use std::{fmt, path::Path, sync::Arc};
@@ -8,15 +8,16 @@ use std::{fmt, path::Path, sync::Arc};
 use async_rustls::rustls::{
     self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        Resumption, WebPkiServerVerifier,
+        ResolvesClientCert, Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{
         CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
         verify_tls13_signature,
     },
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
@@ -36,6 +37,15 @@ impl Pin {
                 .or_else(|_| BASE64URL_NOPAD.decode(text.as_bytes())),
         };
         Some(Self(octets.ok()?.try_into().ok()?))
+    }
+}
+
+impl Pin {
+    /// The pin of a certificate's key; `None` if it is no certificate.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let certificate = ParsedCertificate::try_from(certificate).ok()?;
+        Some(Self(sha256(&certificate.subject_public_key_info())))
     }
 }
 
@@ -85,6 +95,17 @@ impl Trust {
         Ok(Self::Authorities(Arc::new(roots)))
     }
 
+    /// Whether both believe the same peers.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pins(one), Self::Pins(other)) => one == other,
+            (Self::Authorities(one), Self::Authorities(other)) => one.roots == other.roots,
+            (Self::Insecure, Self::Insecure) => true,
+            _ => false,
+        }
+    }
+
     /// Whether a token may be sent to a peer that passed.
     #[must_use]
     pub const fn is_verified(&self) -> bool {
@@ -119,6 +140,45 @@ impl Trust {
         // One peer, one tunnel: the default keeps room for 256 servers.
         config.resumption = Resumption::in_memory_sessions(2);
         Ok(config)
+    }
+}
+
+/// Our certificate with its key, in place of a token. Never printed.
+#[derive(Clone)]
+pub struct Card(Arc<CertifiedKey>);
+
+impl Card {
+    /// Reads a certificate, with those between it and its authority, and its key; both PEM.
+    ///
+    /// # Errors
+    /// The file that is wrong with what is wrong in it.
+    pub fn from_files<'a>(
+        certificate: &'a Path,
+        key: &'a Path,
+    ) -> Result<Self, (&'a Path, TrustError)> {
+        let unreadable = |error: &dyn fmt::Display| TrustError::Unreadable(error.to_string());
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| (certificate, unreadable(&error)))?;
+        if chain.is_empty() {
+            return Err((certificate, TrustError::Empty));
+        }
+        let made = PrivateKeyDer::from_pem_file(key).map_err(|error| (key, unreadable(&error)))?;
+        let made = CertifiedKey::from_der(chain, made, &ring::default_provider());
+        let made = made.map_err(|error| (key, TrustError::Unusable(error.to_string())))?;
+        Ok(Self(Arc::new(made)))
+    }
+
+    /// What TLS asks when the proxy wants to see it.
+    #[must_use]
+    pub fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        Arc::new(SingleCertAndKey::from(self.0.clone()))
+    }
+}
+
+impl fmt::Debug for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Card(..)")
     }
 }
 

@@ -3,124 +3,21 @@
 
 mod fixture;
 
-use std::{
-    cell::RefCell,
-    fs,
-    io::{self, Write},
-    rc::Rc,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use async_executor::LocalExecutor;
 use async_io::Timer;
-use fixture::{Folder, Proxy, exchange, noise, receive, request};
+use fixture::{
+    Folder, Proxy,
+    agent::{Agent, pinned},
+    exchange, noise, receive, request,
+};
 use futures_lite::future::{or, zip};
 use spdy_agent::{
-    backoff::Steps,
-    dial::{Address, Token},
-    log::{Level, Log},
-    origin::Options,
-    supervise::{self, Settings},
+    supervise,
     verify::{Pin, Trust},
 };
 use spdy_protocol::handshake::{Answer, Credentials};
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn count(&self, part: &str) -> usize {
-        let octets = self.0.lock().unwrap();
-        str::from_utf8(&octets).unwrap().lines().filter(|line| line.contains(part)).count()
-    }
-
-    /// Waits for a line by a clock that only bounds the test.
-    async fn wait_for(&self, part: &str) {
-        while self.count(part) == 0 {
-            Timer::after(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-/// An agent whose waits are so short that a test need not wait, with its log.
-struct Agent {
-    settings: Settings,
-    lines: Lines,
-}
-
-impl Agent {
-    fn new(folder: &Folder, proxies: &[(&Proxy, Trust)]) -> Self {
-        let lines = Lines::default();
-        let log = Log::writer(Level::Info, Box::new(lines.clone()));
-        let mut settings = Settings::new("nas1", Options::new(folder.path()), log);
-        settings.instance = [7; 16];
-        settings.grace = Duration::from_secs(5);
-        let short = Duration::from_millis(10);
-        settings.backoff = Steps {
-            network: short,
-            network_max: short,
-            denied: short,
-            denied_max: short,
-            held: short,
-            held_max: short,
-            version: short,
-            tls: short,
-            ..Steps::default()
-        };
-        settings.proxies = proxies
-            .iter()
-            .map(|(proxy, trust)| supervise::Proxy {
-                address: Address::parse(&proxy.address()).unwrap(),
-                trust: trust.clone(),
-                token: Token::parse("secret-token"),
-            })
-            .collect();
-        Self { settings, lines }
-    }
-
-    /// Runs the agent until the test is through, then tells it to end and waits for that.
-    fn run<F>(self, test: impl FnOnce(Rc<LocalExecutor<'static>>, Lines) -> F) -> Lines
-    where
-        F: Future<Output = ()>,
-    {
-        let executor = Rc::new(LocalExecutor::new());
-        let (done, ended) = async_channel::bounded::<()>(1);
-        let lines = self.lines.clone();
-        let stop = async move {
-            let _ = ended.recv().await;
-        };
-        let bounded = async {
-            let agent = supervise::run(self.settings, stop);
-            let test = async {
-                test(executor.clone(), lines.clone()).await;
-                drop(done);
-            };
-            zip(agent, test).await.0.unwrap();
-        };
-        let late = async {
-            Timer::after(Duration::from_secs(20)).await;
-            panic!("test takes too long");
-        };
-        async_io::block_on(executor.run(or(bounded, late)));
-        self.lines
-    }
-}
-
-fn pinned(proxy: &Proxy) -> Trust {
-    Trust::Pins(vec![proxy.pin])
-}
 
 #[test]
 fn agent_serves_under_a_pin_and_says_who_it_is() {
@@ -307,17 +204,6 @@ fn proxy_without_a_name_is_served_too() {
         let response = exchange(&tunnel, "GET", "/file", &[], None).await;
         assert_eq!(response.body.len(), 200_000);
     });
-}
-
-#[test]
-fn missing_root_is_an_error_before_any_dial() {
-    let folder = Folder::new();
-    let proxy = Proxy::new();
-    let mut agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
-    agent.settings.origin.shares[0].path = folder.path().join("nope");
-    let run = supervise::run(agent.settings, std::future::pending());
-    assert!(async_io::block_on(run).is_err());
-    assert!(fs::metadata(folder.path()).is_ok());
 }
 
 #[test]

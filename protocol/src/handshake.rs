@@ -26,6 +26,8 @@ pub const FIELD: usize = 4_096;
 pub const BODY: usize = 1_024;
 /// Longest text that is taken from a peer (names, reasons, software), in octets.
 pub const TEXT: usize = 200;
+/// Most peers of a proxy that are read or written.
+pub const PEERS: usize = 8;
 
 const PUT_BODY: &str = "Hello from C";
 const ANSWER_BODY: &str = "Hello from P";
@@ -131,6 +133,8 @@ pub struct Welcome {
     pub spread: Duration,
     /// The proxy's clock, for agents without one; whole seconds.
     pub time: Option<SystemTime>,
+    /// `host:port` of other proxies that the agent may dial too, at most [`PEERS`]; from outside.
+    pub peers: Vec<String>,
 }
 
 /// What the proxy answers.
@@ -383,6 +387,7 @@ mod tests {
             streams: 128,
             spread: Duration::from_secs(15),
             time: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)),
+            peers: vec!["p2.example.com:1444".to_owned(), "[2001:db8::1]:1444".to_owned()],
         }))
     }
 
@@ -449,6 +454,25 @@ mod tests {
             let read = with_field(&format!("{other}, {rest}"));
             assert_eq!(read, Err(HandshakeError::Version), "{other}");
         }
+    }
+
+    #[test]
+    fn peers_are_few_short_and_left_out_where_there_are_none() {
+        let with = |field: &str| {
+            let text = format!("HTTP/1.1 200 OK\r\nSpdy-Tunnel: v=1, {field}\r\n\r\n");
+            match Answer::parse(text.as_bytes()) {
+                Ok(Some((Answer::Established(Some(welcome)), _))) => welcome,
+                other => panic!("{other:?}"),
+            }
+        };
+        let many: String = (0..100).map(|at| format!("\"p{at}:1\" ")).collect();
+        assert_eq!(with(&format!("peers=({})", many.trim())).peers.len(), PEERS);
+        assert_eq!(with("peers=(1 a \"b:2\")").peers, ["b:2"]);
+        assert_eq!(with(&format!("peers=(\"{}\")", "x".repeat(300))).peers[0].len(), TEXT);
+        let alone = with("id=\"p1\"");
+        assert!(alone.peers.is_empty());
+        let text = String::from_utf8(Answer::Established(Some(alone)).encode()).unwrap();
+        assert!(!text.contains("peers"), "{text}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod receive;
 mod table;
 mod transmit;
 mod turns;
+mod waits;
 
 use std::{
     collections::VecDeque,
@@ -35,7 +36,7 @@ use heapless::Deque;
 
 use self::{
     active::Stream, flood::CheapFrames, liveness::Liveness, output::Output, receive::Input,
-    table::Table,
+    table::Table, waits::Waits,
 };
 pub use self::{
     config::{Config, Counters, Direction, Event, OpenRefused, Profile, Side, Trace},
@@ -127,6 +128,9 @@ pub struct Session {
     /// When the peer last moved a stream on: by SYN_REPLY, DATA or credit for it.
     moved: Instant,
     counters: Counters,
+    waits: Waits,
+    /// The last time that was put in.
+    clock: Instant,
 }
 
 /// Our side of the session's receive window.
@@ -192,6 +196,8 @@ impl Session {
             data_received: 0,
             moved: now,
             counters: Counters::default(),
+            waits: Waits::default(),
+            clock: now,
             config,
         }
     }
@@ -378,6 +384,14 @@ impl Session {
         }
     }
 
+    /// Asks the peer for a sign of life now, and not only after a silence: for who learnt that the
+    /// way to it may have changed. Silence for [`crate::limits::Timings::ping_answer`] is the end.
+    pub fn check(&mut self, now: Instant) {
+        if self.phase != Phase::Closed {
+            self.liveness.check(now);
+        }
+    }
+
     /// Ends the session now: GOAWAY with this reason, and every stream fails.
     pub fn close(&mut self, reason: Reason) {
         if self.phase != Phase::Closed {
@@ -445,7 +459,14 @@ impl Session {
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
+        let mut waits = self.waits;
+        for (_, stream) in self.table.iter() {
+            waits.end(&mut stream.waiting.clone(), self.clock, self.liveness.round_trip());
+        }
         Counters {
+            waited_window: waits.window,
+            waited_reader: waits.reader,
+            waited_output: waits.output,
             streams_now: self.table.len(),
             budget_used: self.account.used(),
             round_trip: self.liveness.round_trip(),
@@ -594,6 +615,7 @@ impl Session {
             stream.complete = !stream.state.can_receive();
             stream.failure = Some(error);
         }
+        self.waits.end(&mut stream.waiting, self.clock, self.liveness.round_trip());
         stream.state.on_reset();
         if matches!(error, StreamError::State | StreamError::Stalled) {
             stream.inbox.clear();

@@ -174,6 +174,14 @@ impl Tunnel {
         state.pump();
     }
 
+    /// PING now: for who learnt that the way to the peer may have changed. Without any octet from
+    /// it in [`crate::limits::Timings::ping_answer`] the session ends.
+    pub fn check(&self) {
+        let mut state = self.shared.lock();
+        state.session.check(now());
+        state.pump();
+    }
+
     /// Whether streams can still be opened.
     #[must_use]
     pub fn is_open(&self) -> bool {

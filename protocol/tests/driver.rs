@@ -16,6 +16,7 @@ use std::{
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future};
 use spdy_protocol::{
     budget::Budget,
+    error::Error,
     frame::Reason,
     head::{RequestHead, ResponseHead},
     limits::PROCESS_BUDGET,
@@ -330,4 +331,18 @@ fn dropped_driver_ends_everything() {
     assert!(future::block_on(incoming.accept()).is_none());
     drop(stream);
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn check_asks_a_peer_that_was_not_silent_and_ends_without_an_answer() {
+    let (client, _mute) = wires(None, 1_000_000);
+    let budget = Arc::new(Budget::new(PROCESS_BUDGET));
+    let mut config = Config::new(Side::Client, Profile::Ours, budget);
+    config.timings.ping_answer = Duration::from_millis(20);
+    let (near, _, driver) = tunnel(client, config, Vec::new());
+    // Ages before the first PING by itself.
+    near.check();
+    assert_eq!(future::block_on(driver), Err(Error::Silent));
+    near.check();
+    assert!(!near.is_open());
 }

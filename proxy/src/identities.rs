@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use crate::{
     log::Log,
     state::{Port, Stamp, State},
-    tls::{Identity, IdentityError},
+    tls::{Clients, Identity, IdentityError},
 };
 
 /// What a port shows of itself.
@@ -19,6 +19,8 @@ use crate::{
 pub(crate) struct Live {
     port: Port,
     protocols: &'static [&'static [u8]],
+    /// Whose certificates are asked for.
+    clients: Option<Arc<Clients>>,
     state: Mutex<Held>,
 }
 
@@ -32,7 +34,8 @@ struct Held {
 }
 
 impl Live {
-    /// Shows `identity`, which was read from `state`, by TLS that offers `protocols`.
+    /// Shows `identity`, which was read from `state`, by TLS that offers `protocols` and
+    /// asks for certificates of `clients`.
     ///
     /// # Errors
     /// When key and certificate do not fit.
@@ -41,11 +44,12 @@ impl Live {
         port: Port,
         identity: &Identity,
         protocols: &'static [&'static [u8]],
+        clients: Option<Arc<Clients>>,
     ) -> Result<Self, IdentityError> {
-        let config = identity.server_config(protocols)?;
+        let config = identity.server_config(protocols, clients.clone())?;
         let stamp = state.stamp(port);
         let held = Held { config, used: stamp.clone(), seen: stamp };
-        Ok(Self { port, protocols, state: Mutex::new(held) })
+        Ok(Self { port, protocols, clients, state: Mutex::new(held) })
     }
 
     /// For a connection that begins.
@@ -72,7 +76,7 @@ impl Live {
         };
         let read = state.identity(self.port).map_err(|error| error.to_string());
         let made = read.and_then(|identity| {
-            let config = identity.server_config(self.protocols);
+            let config = identity.server_config(self.protocols, self.clients.clone());
             config.map(|config| (config, identity.pin())).map_err(|error| error.to_string())
         });
         match made {

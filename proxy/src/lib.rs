@@ -23,6 +23,8 @@ pub mod command;
 
 pub mod args;
 
+mod status;
+
 pub mod server;
 
 pub mod handover;
@@ -54,6 +56,10 @@ pub mod config;
 pub mod inherit;
 
 pub mod access;
+
+mod lobby;
+
+mod failures;
 
 mod socket;
 

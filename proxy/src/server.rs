@@ -34,13 +34,14 @@ use crate::{
     handover::{self, HandoverError, Predecessor},
     identities::Live,
     inherit::Inherited,
+    lobby::Lobby,
     log::Log,
     recycle,
     registry::{ANONYMOUS, Registry},
     settings::Settings,
     state::{Port, State, StateError},
     stop::{Phase, Stop},
-    tls::IdentityError,
+    tls::{Clients, ClientsError, IdentityError},
     upstream,
     worker::{Shared, Worker},
 };
@@ -81,6 +82,8 @@ pub enum StartError {
     State(StateError),
     /// A key and its certificate cannot be used together.
     Identity(IdentityError),
+    /// Certificates of agents cannot be verified.
+    Clients(ClientsError),
     /// The control socket cannot be made, or another server runs on this state folder.
     Control(io::Error),
     /// No random octets, or no further thread.
@@ -104,6 +107,7 @@ impl fmt::Display for StartError {
                 f.write_str("another spdy-proxy runs on this state folder")
             }
             Self::Control(error) => write!(f, "cannot make the control socket: {error}"),
+            Self::Clients(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
         }
     }
@@ -114,6 +118,12 @@ impl std::error::Error for StartError {}
 impl From<StateError> for StartError {
     fn from(error: StateError) -> Self {
         Self::State(error)
+    }
+}
+
+impl From<ClientsError> for StartError {
+    fn from(error: ClientsError) -> Self {
+        Self::Clients(error)
     }
 }
 
@@ -138,11 +148,16 @@ impl Server {
     ) -> Result<Self, StartError> {
         let state = State::open(&settings.state_dir)?;
         let identity = state.identity(Port::Tunnel)?;
-        let tunnel_tls = Live::new(&state, Port::Tunnel, &identity, &upstream::ALPN)
-            .map_err(StartError::Identity)?;
+        let clients = match &settings.client_ca {
+            Some(ca) => Some(Arc::new(Clients::open(ca, settings.client_crl.as_deref())?)),
+            None => None,
+        };
+        let tunnel_tls =
+            Live::new(&state, Port::Tunnel, &identity, &upstream::ALPN, clients.clone())
+                .map_err(StartError::Identity)?;
         let http_tls = if settings.tls {
             let identity = state.identity(Port::Http)?;
-            let live = Live::new(&state, Port::Http, &identity, &downstream::ALPN);
+            let live = Live::new(&state, Port::Http, &identity, &downstream::ALPN, None);
             Some(live.map_err(StartError::Identity)?)
         } else {
             None
@@ -169,6 +184,7 @@ impl Server {
         let shared = Shared {
             state,
             registry,
+            clients,
             guard: Guard::new(&key, settings.log),
             budget: Arc::new(Budget::new(bounds.budget)),
             stop: if predecessor.is_some() { Stop::waiting() } else { Stop::default() },
@@ -181,7 +197,13 @@ impl Server {
             id: HEXLOWER.encode(&identity.pin()[..6]),
             connections: Gate::new(bounds.connections),
             tunnels: Gate::new(bounds.tunnels),
-            handshakes: Gate::new(bounds.handshakes),
+            handshakes: Lobby::new(bounds.handshakes, bounds.waiting, settings.timings.patience),
+            // However many come and say nothing, half of the places are for those who speak.
+            visitors: Lobby::new(
+                (bounds.connections / 4).max(SILENT_MIN),
+                (bounds.connections / 4).max(SILENT_MIN),
+                settings.timings.patience,
+            ),
             held_requests: Gate::new(bounds.held_requests),
             held_responses: Gate::new(bounds.held_responses),
             spliced: AtomicU64::new(0),
@@ -451,5 +473,7 @@ fn listen(
     Ok((listening.into_iter().map(Arc::new).collect(), addresses))
 }
 
+/// Silent visitors that are kept however few connections are allowed.
+const SILENT_MIN: usize = 4;
 /// Time for the GOAWAYs of a server whose grace is over.
 const LAST_WORDS: Duration = Duration::from_millis(250);

@@ -20,10 +20,12 @@ use crate::{
     access::Guard,
     gate::Gate,
     identities::Live,
+    lobby::Lobby,
     registry::Registry,
     settings::Settings,
     state::State,
     stop::Stop,
+    tls::Clients,
     watch::{Limits, Watches},
 };
 
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) state: State,
     pub(crate) registry: Registry,
+    /// Who vouches for agents with certificates.
+    pub(crate) clients: Option<Arc<Clients>>,
     pub(crate) guard: Guard,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stop: Stop,
@@ -49,7 +53,10 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     pub(crate) connections: Gate,
     pub(crate) tunnels: Gate,
-    pub(crate) handshakes: Gate,
+    /// Agents that shake hands.
+    pub(crate) handshakes: Lobby,
+    /// Visitors who have not asked for anything yet.
+    pub(crate) visitors: Lobby,
     /// Requests that wait for their origin.
     pub(crate) held_requests: Gate,
     /// Responses that wait to go on.

@@ -15,13 +15,19 @@ pub mod service;
 
 pub mod wire;
 
+pub mod local;
+
 pub mod h1;
 
 pub mod http;
 
 pub mod observe;
 
+pub mod browser;
+
 pub mod visitor;
+
+pub mod recorder;
 
 pub mod media;
 

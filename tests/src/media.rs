@@ -28,14 +28,27 @@ pub const FILES: [(&str, Option<&str>); 8] = [
     ("notes.txt", None),
 ];
 
+/// One film of 40 s that is too large to be read by chance (31 MB; the WebM has half of it), in
+/// [`long_folder`]. Its index is at the end of the MP4. Each picture says in which second it stands:
+/// `scripts/media` has how.
+pub const LONG_FILES: [&str; 4] = ["long.mp4", "long.mkv", "long.ts", "long.webm"];
+
 /// The folder with [`FILES`], made at the first call. Do not write into it: take a [`copy`].
 ///
 /// # Errors
 /// When the script fails; the message has what it said (ffmpeg missing, most often).
 pub fn folder() -> io::Result<&'static Path> {
-    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let made = MADE.get_or_init(|| make().map_err(|error| format!("scripts/media: {error}")));
-    made.as_deref().map_err(|error| io::Error::other(error.clone()))
+    static MADE: OnceLock<Made> = OnceLock::new();
+    made(&MADE, "short", "target/media")
+}
+
+/// The folder with [`LONG_FILES`], made at the first call. Do not write into it.
+///
+/// # Errors
+/// As [`folder`].
+pub fn long_folder() -> io::Result<&'static Path> {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    made(&MADE, "long", "target/media-long")
 }
 
 /// Copies [`FILES`] into `to`, which exists.
@@ -70,22 +83,30 @@ pub fn probe(address: impl AsRef<OsStr>) -> io::Result<Value> {
     Ok(found)
 }
 
-fn make() -> io::Result<PathBuf> {
+/// A folder of media, or why there is none.
+type Made = Result<PathBuf, String>;
+
+fn made(made: &'static OnceLock<Made>, kind: &str, folder: &str) -> io::Result<&'static Path> {
+    let make = || make(kind, folder).map_err(|error| format!("scripts/media: {error}"));
+    made.get_or_init(make).as_deref().map_err(|error| io::Error::other(error.clone()))
+}
+
+fn make(kind: &str, folder: &str) -> io::Result<PathBuf> {
     let workspace =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or(io::ErrorKind::NotFound)?;
     let script = workspace.join("scripts/media");
-    let made = workspace.join("target/media");
+    let made = workspace.join(folder);
     let changed = |path: &Path| fs::metadata(path)?.modified();
     if changed(&made.join("notes.txt")).ok() > changed(&script).ok() {
         return Ok(made);
     }
     // Made aside and renamed: test programs of two runs may do this at once.
-    let aside = workspace.join(format!("target/media-{}", std::process::id()));
-    let output = Command::new(&script).arg(&aside).output()?;
+    let aside = workspace.join(format!("{folder}-{}", std::process::id()));
+    let output = Command::new(&script).arg(&aside).arg(kind).output()?;
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
-    let old = workspace.join(format!("target/media-{}-old", std::process::id()));
+    let old = workspace.join(format!("{folder}-{}-old", std::process::id()));
     if fs::rename(&made, &old).is_ok() {
         fs::remove_dir_all(&old)?;
     }

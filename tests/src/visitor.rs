@@ -385,7 +385,7 @@ fn ended(error: &io::Error) -> End {
 }
 
 /// Octets of a body that are kept.
-pub const START: usize = 4_096;
+pub const START: usize = 16_384;
 
 fn find(octets: &[u8], wanted: &[u8]) -> Option<usize> {
     octets.windows(wanted.len()).position(|window| window == wanted)

@@ -378,6 +378,7 @@ fn idle_tunnel_costs_the_proxy_little() {
             address: Address::parse(&tunnel.to_string()).unwrap(),
             trust: Trust::Pins(vec![pin]),
             token: Token::parse(&token(name)),
+            card: None,
         }];
         settings
     };

@@ -1,15 +1,14 @@
-//! The programs as somebody uses them who makes mistakes, or who must not learn a secret.
+//! The programs as somebody uses them who makes mistakes.
 //!
 //! Every failure is one line on standard error and exit code 64 (usage) or 1.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
 use std::{
     fs,
-    io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -25,7 +24,7 @@ use rustls::{
 };
 use spdy_protocol::join::JoinCode;
 use spdy_tests::{
-    fixture::{Identity, PATIENCE, Pipe, Program, Proxy, Sha256, TempRoot, binary, wait_until},
+    fixture::{Identity, PATIENCE, Pipe, Program, Proxy, TempRoot, binary, wait_until},
     http::{Request, wait_for_agent},
     observe::Debug,
 };
@@ -164,7 +163,9 @@ fn wrong_command_lines_are_usage_errors() {
         ("-r".into(), &["-r"]),
         ("--root".into(), &["--root"]),
         ("extra".into(), &["extra"]),
-        ("status".into(), &["status"]),
+        ("status now".into(), &["now"]),
+        (format!("-r {folder} doctor"), &["--config"]),
+        (format!("{serve} --follow-peers"), &["pin"]),
         (format!("-r {folder}"), &["--pin", "--ca", "join"]),
         (format!("-r {folder} -r {folder}"), &["-r"]),
         (format!("{serve} --allow-write=yes"), &["yes"]),
@@ -177,6 +178,8 @@ fn wrong_command_lines_are_usage_errors() {
         (format!("{serve} --pin {pin}"), &["--pin", "--insecure"]),
         (format!("{serve} --ca /dev/null"), &["--ca", "--insecure"]),
         (format!("-r {folder} --pin 123"), &["123"]),
+        (format!("-r {folder} --pin {pin} --cert /x"), &["--cert", "--key"]),
+        (format!("-r {folder} --pin {pin} --key /x"), &["--cert", "--key"]),
         ("join a b".into(), &["b"]),
         ("join --nonsense".into(), &["--nonsense"]),
         (format!("join --root {folder}"), &["--root"]),
@@ -208,6 +211,15 @@ fn wrong_command_lines_are_usage_errors() {
         ("access nas1 closed", &["closed"]),
         ("access anonymous open", &["anonymous"]),
         ("list extra", &["extra"]),
+        ("rotate", &["name"]),
+        ("rotate nas1 --access open", &["--access"]),
+        ("revoke NAS", &["NAS"]),
+        ("revoke anonymous", &["anonymous"]),
+        ("key", &["spare", "use"]),
+        ("key spare", &["file"]),
+        ("status --json=yes", &["yes"]),
+        ("--client-crl /x", &["client-ca"]),
+        ("--standby=yes", &["yes"]),
     ] {
         run(PROXY, &words(line)).failed(USAGE, parts);
     }
@@ -222,7 +234,6 @@ fn what_an_agent_cannot_read_is_named() {
     let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let (served, missing) = (at("served"), at("missing"));
     for (args, part) in [
-        (vec!["-r", &missing, "--insecure"], &missing),
         (vec!["-r", &at("empty"), "--insecure"], &at("empty")),
         (vec!["-r", &served, "--insecure", "--config", &missing], &missing),
         (vec!["-r", &served, "--ca", &missing], &missing),
@@ -231,6 +242,11 @@ fn what_an_agent_cannot_read_is_named() {
         (vec!["-r", &served, "--insecure", "--token-file", &missing], &missing),
         (vec!["-r", &served, "--insecure", "--token-file", &at("empty")], &at("empty")),
         (vec!["-r", &served, "--insecure", "--token-file", &at("two words")], &at("two words")),
+        (vec!["-r", &served, "--insecure", "--cert", &missing, "--key", &missing], &missing),
+        (
+            vec!["-r", &served, "--insecure", "--cert", &at("empty"), "--key", &missing],
+            &at("empty"),
+        ),
     ] {
         run(AGENT, &args).failed(FAILURE, &[part]);
     }
@@ -351,7 +367,16 @@ fn help_and_version_go_to_stdout() {
         let version = format!("{name} {}", env!("CARGO_PKG_VERSION"));
         assert_eq!(run(name, &["--version"]).succeeded(), [version]);
     }
-    for (name, command) in [(AGENT, "join"), (PROXY, "pair"), (PROXY, "access"), (PROXY, "list")] {
+    for (name, command) in [
+        (AGENT, "join"),
+        (PROXY, "pair"),
+        (PROXY, "rotate"),
+        (PROXY, "access"),
+        (PROXY, "revoke"),
+        (PROXY, "key"),
+        (PROXY, "list"),
+        (PROXY, "status"),
+    ] {
         for help in ["-h", "--help"] {
             let ran = run(name, &[command, help]);
             assert!(
@@ -484,107 +509,4 @@ fn authority_is_believed_for_its_own_certificates_only() {
     let _trusting = start(&own);
     wait_for_agent(proxy.http);
     assert_eq!(Request::get("/small").send(proxy.http).unwrap().text(), "small");
-}
-
-#[test]
-fn secrets_stay_where_they_belong() {
-    let proxy = Proxy::start(&["-s", "--log", "debug"]);
-    let state = proxy.state_dir().to_owned();
-    let root = TempRoot::new();
-    root.write("served/film", b"film");
-    let config = root.join("etc/agent.conf");
-    let code = pair(&state, proxy.tunnel, &["--access", "open"]);
-    // Through standard input: then it stands in nobody's list of processes.
-    let mut joining = Command::new(binary(AGENT))
-        .args(["join", "--config"])
-        .arg(&config)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let arguments = read(&format!("/proc/{}/cmdline", joining.id()));
-    joining.stdin.take().unwrap().write_all(format!("{code}\n").as_bytes()).unwrap();
-    let joined = joining.wait_with_output().unwrap();
-    assert!(joined.status.success(), "{joined:?}");
-
-    let mut command = Command::new(binary(AGENT));
-    command.arg("-r").arg(root.join("served")).arg("--config").arg(&config);
-    let agent = Program::start(AGENT, command.args(["-s", "--log", "debug"]));
-    wait_for_agent(proxy.http);
-    let headers = [
-        ("Authorization", "Basic dmlzaXRvcjpwYXNzd29yZA=="),
-        ("Cookie", "session=secret-of-a-visitor"),
-    ];
-    let request = Request { headers: &headers, ..Request::get("/film?signature=secret-of-a-link") };
-    assert_eq!(request.send(proxy.http).unwrap().text(), "film");
-    let missing = Request { headers: &headers, ..Request::get("/none?signature=secret-of-a-link") };
-    assert_eq!(missing.send(proxy.http).unwrap().status, 404);
-    agent.wait_for("the second request", |line| line.contains("/none").then_some(()));
-
-    let debug = Debug::of(proxy.http).text;
-    let listed = run(PROXY, &["list", "--state-dir", state.to_str().unwrap()]);
-    let mut said = vec![
-        ("join's arguments", arguments),
-        ("join", format!("{joined:?}")),
-        ("the agent's log", agent.text()),
-        ("the proxy's log", proxy.program().text()),
-        ("/debug", debug),
-        ("list", listed.succeeded().join("\n")),
-    ];
-    for (name, program) in [("the agent's", &agent), ("the proxy's", proxy.program())] {
-        for file in ["cmdline", "environ"] {
-            said.push((name, read(&format!("/proc/{}/{file}", program.id()))));
-        }
-    }
-    let token = fs::read_dir(root.join("etc")).unwrap().map(|entry| entry.unwrap().path());
-    let token = token.into_iter().find(|path| path.extension().is_some_and(|e| e == "token"));
-    let token = read(token.unwrap().to_str().unwrap()).trim().to_owned();
-    assert!(token.len() > 40);
-    let secret = JoinCode::parse(&code).unwrap().secret;
-    let hex: String = secret.iter().map(|octet| format!("{octet:02x}")).collect();
-    let secrets = [
-        ("the token", token.as_str()),
-        ("the token's hash", &Sha256::of(token.as_bytes())),
-        ("the join code", &code),
-        ("the join secret", &hex),
-        ("a password", "dmlzaXRvcjpwYXNzd29yZA"),
-        ("a cookie", "secret-of-a-visitor"),
-        ("a signature", "secret-of-a-link"),
-    ];
-    for (place, text) in &said {
-        for (name, secret) in &secrets {
-            assert!(!text.contains(secret), "{name} is in {place}:\n{text}");
-        }
-    }
-    // What has been looked at is what it says.
-    assert!(said[2].1.contains("path=/film") && said[2].1.contains("query=redacted"));
-    assert!(said[3].1.contains("SYN_STREAM") && said[4].1.contains("origin=nas1"));
-    // The proxy keeps hashes only.
-    for file in files(&state) {
-        let text = String::from_utf8_lossy(&fs::read(&file).unwrap_or_default()).into_owned();
-        for (name, secret) in [&secrets[0], &secrets[2], &secrets[3]] {
-            assert!(!text.contains(secret), "{name} is in {}", file.display());
-        }
-        let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o077;
-        assert!(mode == 0 || file.ends_with("cert.pem"), "{} {mode:o}", file.display());
-    }
-    for file in files(&root.join("etc")) {
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o077, 0, "{file:?}");
-    }
-}
-
-/// All files below a folder.
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.is_dir() { found.extend(files(&entry)) } else { found.push(entry) }
-    }
-    assert!(!found.is_empty());
-    found
-}
-
-fn read(path: &str) -> String {
-    let octets: io::Result<Vec<u8>> = fs::read(path);
-    String::from_utf8_lossy(&octets.unwrap()).into_owned()
 }

@@ -83,40 +83,10 @@ fn media_arrive_whole_and_with_their_types_over_one_connection() {
     assert_eq!(page.total("requests_failed"), 0);
 }
 
-// Writing.
+// Bodies of requests.
 
 /// Sizes of uploads: around frames, records and windows.
 const SIZES: [usize; 9] = [0, 1, 2, 16_383, 16_384, 65_537, 1_048_577, 3_000_000, 20 << 20];
-
-#[test]
-fn files_that_are_put_are_on_the_disk_as_they_were_sent() {
-    let root = TempRoot::new();
-    let pair = Pair::with(root.path(), &[], &["--allow-write"]);
-    block_on(async {
-        let visitor = Client::connect(pair.proxy.http).await;
-        for (size, seed) in SIZES.into_iter().zip(1..) {
-            for is_chunked in [false, true] {
-                let content = Random::octets(size, 2 * seed + u64::from(is_chunked));
-                let digest = Sha256::of(&content);
-                let target = format!("/put%20{size}.bin");
-                let mut put = visitor.request(Method::Put, &target);
-                let len = (!is_chunked).then_some(size);
-                put.set_body(Body::from_reader(Cursor::new(content), len));
-                let answer = visitor.ask(put).await;
-                // The chunked one replaces the other.
-                assert_eq!(answer.status, if is_chunked { 204 } else { 201 }, "{size}");
-                let path = root.join(&format!("put {size}.bin"));
-                assert_eq!(Sha256::of_file(&path), digest, "{size}, chunked: {is_chunked}");
-            }
-            let back = visitor.get(&format!("/put%20{size}.bin")).await;
-            assert_eq!((back.status, back.body.len()), (200, size));
-        }
-    });
-    // Nothing but the files: no temporary ones are left.
-    assert_eq!(fs::read_dir(root.path()).unwrap().count(), SIZES.len());
-    let page = Debug::of(pair.proxy.http);
-    assert_eq!(page.total("connections_accepted"), 2);
-}
 
 #[test]
 fn post_to_a_folder_is_refused_and_the_connection_stays() {

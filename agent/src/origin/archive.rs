@@ -58,18 +58,23 @@ impl Form {
         }
     }
 
-    /// The Content-Disposition of an archive of a folder (RFC 6266, RFC 8187).
-    pub(crate) fn disposition(self, top: &[u8]) -> String {
-        let extension = if self == Self::Tar { ".tar" } else { ".zip" };
-        let name = String::from_utf8_lossy(top);
-        // For who does not read the second one: nothing that needs to be escaped.
-        let plain = |c: char| c == ' ' || (c.is_ascii_graphic() && !"\"%\\/;".contains(c));
-        let fallback: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
-        let name = percent_encode(name.as_bytes(), ATTRIBUTE);
-        format!(
-            "attachment; filename=\"{fallback}{extension}\"; filename*=UTF-8''{name}{extension}"
-        )
+    /// What its names end with.
+    pub(crate) const fn extension(self) -> &'static str {
+        match self {
+            Self::Tar => ".tar",
+            Self::Zip => ".zip",
+        }
     }
+}
+
+/// The Content-Disposition of what is to be saved (RFC 6266, RFC 8187).
+pub(crate) fn disposition(name: &[u8], extension: &str) -> String {
+    let name = String::from_utf8_lossy(name);
+    // For who does not read the second one: nothing that needs to be escaped.
+    let plain = |c: char| c == ' ' || (c.is_ascii_graphic() && !"\"%\\/;".contains(c));
+    let fallback: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let name = percent_encode(name.as_bytes(), ATTRIBUTE);
+    format!("attachment; filename=\"{fallback}{extension}\"; filename*=UTF-8''{name}{extension}")
 }
 
 /// What the folder of a target is called in its archive: one segment that is safe everywhere.
@@ -343,11 +348,11 @@ mod tests {
     fn names_of_downloads_need_no_escapes() {
         let name = "Caf\u{e9} \"1\"; 100%\\".as_bytes();
         assert_eq!(
-            Form::Zip.disposition(name),
+            disposition(name, Form::Zip.extension()),
             "attachment; filename=\"Caf_ _1__ 100__.zip\"; \
              filename*=UTF-8''Caf%C3%A9%20%221%22%3B%20100%25%5C.zip"
         );
-        assert!(Form::Tar.disposition(b"\xff\n").is_ascii());
+        assert!(disposition(b"\xff\n", Form::Tar.extension()).is_ascii());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! It owns the ways of opening (one system call where the kernel can, `super::walk` where it
 //! cannot), what a file is, and the status that an error of the system becomes. All functions may
-//! block except [`Root::open_cached`] and [`Root::meta`].
+//! block except [`Root::open_cached`] and, for what that opened, [`Root::meta`].
 
 use std::{
     fs::File,
@@ -60,12 +60,13 @@ impl Root {
     }
 
     /// Opens a name for reading only if that needs no disk: `None` means "ask [`Root::open_file`]
-    /// on the pool". Never blocks on local filesystems.
+    /// on the pool". It does not leave the filesystem of the root, which is one that the kernel
+    /// answers for alone.
     pub(crate) fn open_cached(&self, name: &[u8]) -> Option<OwnedFd> {
         if self.way() != Way::Cached {
             return None;
         }
-        let resolve = BENEATH | ResolveFlags::CACHED;
+        let resolve = BENEATH | ResolveFlags::CACHED | ResolveFlags::NO_XDEV;
         openat2(&self.folder, name, self.read_flags(), Mode::empty(), resolve).ok()
     }
 
@@ -80,6 +81,12 @@ impl Root {
             }
             opened => opened,
         }
+    }
+
+    /// The same, and what the system says of it.
+    pub(crate) fn open_with_meta(&self, name: &[u8]) -> Result<(OwnedFd, Meta), Errno> {
+        let opened = self.open_file(name)?;
+        self.meta(&opened).map(|meta| (opened, meta))
     }
 
     /// Opens a folder to work in.
@@ -119,13 +126,17 @@ impl Root {
     /// The kind of filesystem of a device, which is asked for once a minute: numbers of devices are
     /// given again when disks are changed, and the question may go to a program of a user.
     fn filesystem(&self, file: impl AsFd, device: u64) -> Filesystem {
-        let mut known = self.filesystems.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = || self.filesystems.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = held();
         known.retain(|known| known.asked.elapsed() < FILESYSTEM_KNOWN);
         if let Some(known) = known.iter().find(|known| known.device == device) {
             return known.filesystem;
         }
+        // Nobody waits for the lock while that program takes its time.
+        drop(known);
         let filesystem = Filesystem::of(file);
-        if known.len() < FILESYSTEMS_MAX {
+        let mut known = held();
+        if known.len() < FILESYSTEMS_MAX && known.iter().all(|known| known.device != device) {
             known.push(Known { device, filesystem, asked: Instant::now() });
         }
         filesystem
@@ -137,9 +148,10 @@ impl Root {
 
     fn best_way(&self) -> Way {
         match openat2(&self.folder, ".", READ, Mode::empty(), BENEATH | ResolveFlags::CACHED) {
-            // EAGAIN: the kernel knows the flag and has nothing cached.
-            Ok(_) | Err(Errno::AGAIN) => Way::Cached,
-            Err(_) => match openat2(&self.folder, ".", READ, Mode::empty(), BENEATH) {
+            // EAGAIN: the kernel knows the flag and has nothing cached. The flag is for the way to a
+            // file: a program or a server that keeps the files is asked for the file all the same.
+            Ok(_) | Err(Errno::AGAIN) if Filesystem::of(&self.folder).is_local() => Way::Cached,
+            _ => match openat2(&self.folder, ".", READ, Mode::empty(), BENEATH) {
                 Ok(_) => Way::Beneath,
                 Err(_) => Way::Segments,
             },
@@ -247,6 +259,11 @@ impl Filesystem {
             Ok(MSDOS | EXFAT) => Self::Fat,
             _ => Self::Other,
         }
+    }
+
+    /// Whether the kernel alone answers for it: neither a program (FUSE) nor a server.
+    pub(crate) const fn is_local(self) -> bool {
+        matches!(self, Self::KeepsInodes | Self::Fat)
     }
 }
 
@@ -446,6 +463,18 @@ mod tests {
             assert_eq!((meta.kind, meta.len), (Kind::File, 10));
         }
         assert!(tree.root(false).open_cached(b"ten.txt").is_none());
+    }
+
+    #[test]
+    fn what_another_program_may_answer_is_opened_on_the_pool() {
+        let name = b"self/status";
+        let root = Root::open(Path::new("/proc"), true, &[]).unwrap();
+        drop(root.open_file(name).unwrap());
+        assert!(root.open_cached(name).is_none());
+        // The same where it is mounted below a share.
+        let root = Root::open(Path::new("/"), true, &[]).unwrap();
+        drop(root.open_file(b"proc/self/status").unwrap());
+        assert!(root.open_cached(b"proc/self/status").is_none());
     }
 
     #[test]

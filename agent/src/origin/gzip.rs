@@ -123,7 +123,7 @@ enum Stage {
 }
 
 /// A weight in thousandths (RFC 9110 12.4.2); `None` if it is none.
-fn quality(parameter: &[u8]) -> Option<u16> {
+pub(crate) fn quality(parameter: &[u8]) -> Option<u16> {
     let (name, value) = parameter.split_at_checked(2)?;
     if !name.eq_ignore_ascii_case(b"q=") {
         return None;

@@ -1,67 +1,183 @@
-//! A folder as an HTML page.
+//! Reading folders: the entries of one page, in bounded memory however many there are.
 //!
-//! It owns the reading of folders (blocking, for the pool), their order and the page, which is
-//! made in pieces while it is sent. No script, nothing from elsewhere.
+//! It owns what of a folder is shown, the wanted of the entries that come next in an order, and
+//! their kinds. It makes no page of them (`super::pages` does). All that reads may block.
 
-use std::{cmp::Ordering, fmt::Write as _, mem, os::fd::OwnedFd};
+mod order;
 
-use data_encoding::BASE64;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use std::{hash::Hasher, mem, os::fd::OwnedFd, sync::Arc};
+
 use rustix::{
-    fs::{AtFlags, Dir, FileType, OFlags, statat},
+    fs::{AtFlags, Dir, FileType, OFlags, fstat, statat},
     io::Errno,
 };
 
 use super::{
     file::{Kind, Meta, Root},
-    path::{Target, encode_segment},
-    reply::{PIECE, Source},
+    mime,
+    path::is_hidden,
 };
-use crate::{civil::Civil, verify::sha256};
+use order::Key;
+pub(crate) use order::{Cursor, Order, Sort};
 
-/// What a folder holds, in the order of the page. Names share one allocation: a folder of 100,000
-/// entries costs about 4 MiB.
+/// Some entries of a folder, in order. Names share one allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     names: Vec<u8>,
     entries: Vec<Entry>,
-    cut: bool,
+    /// Entries of the folder that come before these.
+    pub(crate) before: usize,
+    /// All entries of the folder. Links that lead nowhere are among them unless they would stand
+    /// on this page.
+    pub(crate) total: usize,
+    /// The place behind the last of these, if others follow.
+    pub(crate) next: Option<Cursor>,
+    /// Whether there are pictures in the folder, on this page or not.
+    pub(crate) has_pictures: bool,
+    /// Whether there are films or music.
+    pub(crate) has_media: bool,
+}
+
+/// An entry without its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Octets of a file.
+    pub(crate) size: u64,
+    /// Seconds since 1970; [`UNKNOWN`] if it was not asked for.
+    pub(crate) modified: i64,
+    start: u32,
+    len: u16,
+    pub(crate) class: Class,
+    /// Whether size and time were read.
+    read: bool,
+}
+
+/// What people take an entry for, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    Folder,
+    Film,
+    Music,
+    Picture,
+    Text,
+    Archive,
+    Other,
+}
+
+/// Which entries are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Filter {
+    /// All.
+    All,
+    /// Films and music.
+    Media,
+    /// Files of one class.
+    Only(Class),
+    /// Subtitles of the film with this stem.
+    Subtitles(Vec<u8>),
+}
+
+/// A folder to read, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The folder; `None` where only `extra` is shown.
+    pub(crate) folder: Option<Arc<Folder>>,
+    /// Folders that are shown besides, instead of what has their names.
+    pub(crate) extra: Arc<[Box<[u8]>]>,
+    /// Whether names that begin with a dot are shown.
+    pub(crate) hidden: bool,
+    pub(crate) order: Order,
+    pub(crate) filter: Filter,
+    /// Entries of a page, at most [`PAGE`].
+    pub(crate) max: usize,
+}
+
+/// An open folder of a share.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    pub(crate) root: Arc<Root>,
+    /// Its name below the root.
+    pub(crate) name: Vec<u8>,
+    pub(crate) opened: OwnedFd,
+}
+
+/// A pass over a folder, in steps of bounded size. It holds the entries that it may yet keep:
+/// [`HELD_MAX`] octets at most.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    wanted: Wanted,
+    after: Option<Cursor>,
+    kept: Listing,
+    /// The last entry that still belongs to the page, once there are too many.
+    worst: Option<usize>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Begins,
+    Names(Dir),
+    /// The next entry whose size and time are to be read.
+    Details(usize),
+    Done,
+}
+
+impl Class {
+    /// The class of a file.
+    pub(crate) fn of(name: &[u8]) -> Self {
+        let media_type = mime::media_type(name);
+        let (kind, rest) = media_type.split_once('/').unwrap_or_default();
+        match kind {
+            "video" if rest != "iso.segment" => Self::Film,
+            "audio" if rest != "mpegurl" => Self::Music,
+            "image" => Self::Picture,
+            "text" => Self::Text,
+            _ if DOCUMENTS.iter().any(|part| rest.contains(part)) => Self::Text,
+            _ if ARCHIVES.iter().any(|part| rest.contains(part)) => Self::Archive,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a player plays it.
+    pub(crate) const fn is_media(self) -> bool {
+        matches!(self, Self::Film | Self::Music)
+    }
+}
+
+impl Filter {
+    fn takes(&self, name: &[u8], class: Class) -> bool {
+        match self {
+            Self::All => true,
+            Self::Media => class.is_media(),
+            Self::Only(wanted) => class == *wanted,
+            Self::Subtitles(stem) => subtitle_tag(name, stem).is_some(),
+        }
+    }
+}
+
+/// What stands between the stem of a film and the extension of its subtitles: `en` in
+/// `film.en.srt`, nothing in `film.srt`; `None` if a name is none of its subtitles.
+pub(crate) fn subtitle_tag<'a>(name: &'a [u8], stem: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = name.split_at_checked(stem.len())?;
+    let tag = rest.len().checked_sub(4).map(|at| rest.split_at(at));
+    let (tag, extension) = tag.filter(|_| start.eq_ignore_ascii_case(stem))?;
+    let known = [&b".srt"[..], b".vtt"].iter().any(|known| extension.eq_ignore_ascii_case(known));
+    match tag {
+        b"" if known => Some(b""),
+        [b'.', tag @ ..] if known => Some(tag),
+        _ => None,
+    }
 }
 
 impl Listing {
-    /// Blocks. Reads an open folder; `name` is the folder's own, below the root.
-    ///
-    /// What is hidden, no file or folder, or a link that leads nowhere or out is left out: one bad
-    /// entry must not cost the page.
-    pub(crate) fn read(root: &Root, name: &[u8], folder: &OwnedFd) -> Result<Self, Errno> {
-        let mut listing = Self::default();
-        for entry in Dir::read_from(folder)? {
-            let entry = entry?;
-            let child = entry.file_name().to_bytes();
-            if child.starts_with(b".") {
-                continue;
-            }
-            let stat = match entry.file_type() {
-                FileType::Symlink => None,
-                _ => statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).ok(),
-            };
-            let meta = match stat.as_ref().map(Meta::from_stat) {
-                Some(meta) if meta.kind != Kind::Other => meta,
-                Some(_) if !is_link(stat.as_ref()) => continue,
-                // Only the opener knows whether a link leads to something that is served.
-                _ => match follow(root, name, child) {
-                    Some(meta) => meta,
-                    None => continue,
-                },
-            };
-            if listing.entries.len() == ENTRIES_MAX {
-                listing.cut = true;
-                break;
-            }
-            listing.push(child, &meta);
-        }
-        listing.sort();
-        Ok(listing)
+    /// The entries with their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+        self.entries.iter().map(|entry| (entry, entry.name(&self.names)))
+    }
+
+    /// An entry with its name.
+    pub(crate) fn get(&self, at: usize) -> Option<(&Entry, &[u8])> {
+        self.entries.get(at).map(|entry| (entry, entry.name(&self.names)))
     }
 
     /// Entries that it holds.
@@ -69,256 +185,361 @@ impl Listing {
         self.entries.len()
     }
 
-    fn push(&mut self, name: &[u8], meta: &Meta) {
+    /// Octets that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.names.capacity()
+    }
+
+    /// Adds all that a page of it could show to a digest.
+    pub(crate) fn digest(&self, hasher: &mut impl Hasher) {
+        for (entry, name) in self.iter() {
+            hasher.write_usize(name.len());
+            hasher.write(name);
+            hasher.write_u64(entry.size);
+            hasher.write_i64(entry.modified);
+            hasher.write_u8(entry.class as u8);
+        }
+        for number in [self.before, self.total, self.next.is_some().into()] {
+            hasher.write_usize(number);
+        }
+        hasher.write_u8(u8::from(self.has_pictures) << 1 | u8::from(self.has_media));
+    }
+
+    fn push(&mut self, name: &[u8], class: Class, details: Option<Details>) {
         let start = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let len = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        // Not twice as large each time: a pass is to stay within its bound.
+        if self.names.capacity() - self.names.len() < name.len() {
+            self.names.reserve_exact(name.len().max(self.names.len().min(32 << 10)));
+        }
+        if self.entries.capacity() == self.entries.len() {
+            self.entries.reserve_exact(self.entries.len().clamp(16, 512));
+        }
         self.names.extend_from_slice(name);
-        self.entries.push(Entry {
-            start,
-            len,
-            folder: meta.kind == Kind::Folder,
-            size: meta.len,
-            modified: meta.modified.0,
-        });
+        let Details { size, modified } = details.unwrap_or(NONE);
+        self.entries.push(Entry { size, modified, start, len, class, read: details.is_some() });
     }
 
-    fn sort(&mut self) {
-        let names = mem::take(&mut self.names);
-        self.entries.sort_unstable_by(|a, b| {
-            b.folder.cmp(&a.folder).then_with(|| natural(a.name(&names), b.name(&names)))
-        });
-        self.names = names;
-    }
-}
-
-/// A page that is made piece by piece.
-#[derive(Debug)]
-pub(crate) struct Page {
-    listing: Listing,
-    next: usize,
-    head: Option<String>,
-    done: bool,
-}
-
-impl Page {
-    /// The page of a folder.
-    pub(crate) fn new(target: &Target, listing: Listing) -> Self {
-        let is_root = target.name == b".";
-        let shown = if is_root { String::new() } else { shown(&target.name) };
-        let head = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { "/" (shown) }
-                    style { (PreEscaped(STYLE)) }
-                }
-            }
-        };
-        let mut head = head.into_string();
-        // The rest follows in pieces, so the element stays open.
-        head.truncate(head.len() - "</html>".len());
-        let _ = write!(head, "<body>{}{TABLE}", way(target).into_string());
-        if !is_root {
-            head.push_str(PARENT);
-        }
-        Self { listing, next: 0, head: Some(head), done: false }
-    }
-
-    fn next_text(&mut self) -> Option<String> {
-        if self.done {
-            return None;
-        }
-        let mut piece = self.head.take().unwrap_or_default();
-        while piece.len() < PIECE {
-            let Some(entry) = self.listing.entries.get(self.next) else {
-                self.done = true;
-                piece.push_str("</tbody></table>");
-                if self.listing.entries.is_empty() {
-                    piece.push_str("<p>This folder is empty.</p>");
-                }
-                if self.listing.cut {
-                    let _ = write!(
-                        piece,
-                        "<p>More than {ENTRIES_MAX} entries; the rest is not shown.</p>"
-                    );
-                }
-                piece.push_str("</body></html>\n");
-                break;
+    /// A listing of names, those of folders with a slash at their end.
+    #[cfg(test)]
+    pub(crate) fn with(names: &[&[u8]]) -> Self {
+        let mut listing = Self { total: names.len(), ..Self::default() };
+        for name in names {
+            let (name, class) = match name.strip_suffix(b"/") {
+                Some(name) => (name, Class::Folder),
+                None => (*name, Class::of(name)),
             };
-            self.next += 1;
-            piece.push_str(&row(entry, entry.name(&self.listing.names)));
+            listing.has_pictures |= class == Class::Picture;
+            listing.has_media |= class.is_media();
+            let details = Details { size: 1_500, modified: 951_782_400 };
+            listing.push(name, class, Some(details));
         }
-        Some(piece)
+        listing
     }
-}
 
-impl Source for Page {
-    fn next_piece(&mut self) -> Result<Option<Vec<u8>>, Errno> {
-        Ok(self.next_text().map(String::into_bytes))
+    /// Puts the entries in order and lets go of those that do not fit. Whether there were any.
+    fn cut(&mut self, order: Order, max: usize) -> bool {
+        let names = mem::take(&mut self.names);
+        let key = |entry: &Entry| entry.key(order.sort, &names);
+        self.entries.sort_unstable_by(|a, b| order.compare(key(a), key(b)));
+        let mut octets = 0;
+        // The first always fits, however long its name is.
+        let fits = |entry: &&Entry| {
+            octets += usize::from(entry.len);
+            octets <= (max * NAME_OCTETS).max(entry.len.into())
+        };
+        let fit = self.entries.iter().take(max).take_while(fits).count();
+        let is_cut = fit < self.entries.len();
+        self.entries.truncate(fit);
+        let octets = self.entries.iter().map(|entry| usize::from(entry.len)).sum();
+        self.names.reserve_exact(octets);
+        for entry in &mut self.entries {
+            let start = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+            self.names.extend_from_slice(entry.name(&names));
+            entry.start = start;
+        }
+        is_cut
     }
-}
-
-/// The Content-Security-Policy of every page: nothing but its own style.
-pub(crate) fn policy() -> String {
-    let style = BASE64.encode(&sha256(STYLE.as_bytes()));
-    format!(
-        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'"
-    )
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    size: u64,
-    modified: i64,
-    start: u32,
-    len: u16,
-    folder: bool,
 }
 
 impl Entry {
+    pub(crate) const fn is_folder(&self) -> bool {
+        matches!(self.class, Class::Folder)
+    }
+
     fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
         let start = self.start as usize;
         names.get(start..start + usize::from(self.len)).unwrap_or_default()
     }
+
+    fn key<'a>(&self, sort: Sort, names: &'a [u8]) -> Key<'a> {
+        let number = match sort {
+            Sort::Size if !self.is_folder() => i64::try_from(self.size).unwrap_or(i64::MAX),
+            Sort::Time => self.modified,
+            Sort::Name | Sort::Size => 0,
+        };
+        Key { folder: self.is_folder(), number, name: self.name(names) }
+    }
 }
 
-fn is_link(stat: Option<&rustix::fs::Stat>) -> bool {
-    stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+impl Wanted {
+    /// A page of all entries by name.
+    pub(crate) fn all(folder: Option<Arc<Folder>>, extra: Arc<[Box<[u8]>]>, hidden: bool) -> Self {
+        let order = Order::default();
+        Self { folder, extra, hidden, order, filter: Filter::All, max: PAGE }
+    }
 }
 
-fn follow(root: &Root, folder: &[u8], child: &[u8]) -> Option<Meta> {
-    let name = [folder, b"/", child].concat();
-    let opened = root.open_with(&name, OFlags::PATH | OFlags::CLOEXEC).ok()?;
-    let meta = Meta::of(opened).ok()?;
-    (meta.kind != Kind::Other).then_some(meta)
-}
+impl Scan {
+    /// A pass for the entries behind `after`.
+    pub(crate) fn new(wanted: Wanted, after: Option<Cursor>) -> Self {
+        let (kept, state) = (Listing::default(), State::Begins);
+        Self { wanted, after, kept, worst: None, state }
+    }
 
-/// The heading: where we are, and the way back. Only the nearest folders are links, so that a deep
-/// path does not make a large page.
-fn way(target: &Target) -> Markup {
-    let segments = target.name.split(|octet| *octet == b'/').filter(|name| *name != b".");
-    let names: Vec<_> = std::iter::once(&b"Files"[..]).chain(segments).collect();
-    let depth = names.len() - 1;
-    html! {
-        h1 {
-            @for (level, name) in names.iter().enumerate() {
-                @if level > 0 { span { "/" } }
-                @if level == depth || depth - level > LINKED {
-                    bdi { (shown(name)) }
-                } @else {
-                    a href=("../".repeat(depth - level)) { bdi { (shown(name)) } }
+    /// Goes on with the pass: [`STEP`] names, fewer where the disk has to be asked. Whether it is
+    /// done.
+    pub(crate) fn step(&mut self) -> Result<bool, Errno> {
+        let mut left = STEP;
+        while left > 0 {
+            self.state = match mem::replace(&mut self.state, State::Done) {
+                State::Begins => self.begin()?,
+                State::Names(mut dir) => match self.read_names(&mut dir, &mut left)? {
+                    true => self.end_of_names(),
+                    false => State::Names(dir),
+                },
+                State::Details(at) if at < self.kept.len() => {
+                    left = left.saturating_sub(ASKING * usize::from(self.read_details(at)));
+                    State::Details(at + 1)
+                }
+                State::Details(_) => {
+                    self.kept.entries.retain(|entry| entry.read);
+                    return Ok(true);
+                }
+                State::Done => return Ok(true),
+            };
+        }
+        Ok(false)
+    }
+
+    /// Does all steps.
+    #[cfg(test)]
+    pub(crate) fn run(mut self) -> Result<Listing, Errno> {
+        while !self.step()? {}
+        Ok(self.kept)
+    }
+
+    /// What was kept, after the last step.
+    pub(crate) fn into_listing(self) -> Listing {
+        self.kept
+    }
+
+    /// Octets that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.kept.held()
+    }
+
+    fn begin(&mut self) -> Result<State, Errno> {
+        let extra = self.wanted.extra.clone();
+        if self.wanted.filter == Filter::All {
+            for name in extra.iter() {
+                self.count(Class::Folder);
+                self.keep(name, Class::Folder, Some(NONE));
+            }
+        }
+        Ok(match &self.wanted.folder {
+            Some(folder) => State::Names(Dir::read_from(&folder.opened)?),
+            None => self.end_of_names(),
+        })
+    }
+
+    /// Whether that was the last name.
+    fn read_names(&mut self, dir: &mut Dir, left: &mut usize) -> Result<bool, Errno> {
+        while *left > 0 {
+            let Some(entry) = dir.read() else { return Ok(true) };
+            let entry = entry?;
+            *left -= 1;
+            let name = entry.file_name().to_bytes();
+            if is_hidden(name, self.wanted.hidden) || matches!(name, b"." | b"..") {
+                continue;
+            }
+            if self.wanted.extra.iter().any(|extra| **extra == *name) {
+                continue;
+            }
+            if self.take(name, entry.file_type()) {
+                *left = left.saturating_sub(ASKING);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes a name if it is shown. Whether the disk had to be asked.
+    fn take(&mut self, name: &[u8], file_type: FileType) -> bool {
+        let by_name = Class::of(name);
+        let class = match file_type {
+            FileType::Directory => Some(Class::Folder),
+            FileType::RegularFile => Some(by_name),
+            // Only the opener knows whether a link leads to something that is served, and not every
+            // filesystem says what its entries are.
+            FileType::Symlink | FileType::Unknown => None,
+            _ => return false,
+        };
+        let may_take = |class| self.wanted.filter.takes(name, class);
+        if !class.map_or_else(|| may_take(by_name) || may_take(Class::Folder), may_take) {
+            return false;
+        }
+        let by_number = self.wanted.order.sort != Sort::Name;
+        let must_ask = match class {
+            Some(_) => by_number,
+            None => by_number || self.may_keep(name, by_name) || self.may_keep(name, Class::Folder),
+        };
+        if !must_ask {
+            let class = class.unwrap_or(by_name);
+            self.count(class);
+            self.keep(name, class, None);
+            return false;
+        }
+        // One bad entry must not cost the page.
+        if let Some((is_folder, details)) = self.details(name) {
+            let class = if is_folder { Class::Folder } else { by_name };
+            if self.wanted.filter.takes(name, class) {
+                self.count(class);
+                self.keep(name, class, Some(details));
+            }
+        }
+        true
+    }
+
+    fn count(&mut self, class: Class) {
+        self.kept.total += 1;
+        self.kept.has_pictures |= class == Class::Picture;
+        self.kept.has_media |= class.is_media();
+    }
+
+    /// Whether an entry by name alone may stand on the page.
+    fn may_keep(&self, name: &[u8], class: Class) -> bool {
+        let key = Key { folder: class == Class::Folder, number: 0, name };
+        self.place(key) == Place::Here
+    }
+
+    fn place(&self, key: Key<'_>) -> Place {
+        let order = self.wanted.order;
+        if self.after.as_ref().is_some_and(|after| order.compare(key, after.key()).is_le()) {
+            return Place::Before;
+        }
+        let worst = self.worst.and_then(|worst| self.kept.entries.get(worst));
+        match worst.map(|worst| worst.key(order.sort, &self.kept.names)) {
+            Some(worst) if order.compare(key, worst).is_gt() => Place::Behind,
+            _ => Place::Here,
+        }
+    }
+
+    /// Keeps an entry if it stands on the page as far as that is known.
+    fn keep(&mut self, name: &[u8], class: Class, details: Option<Details>) {
+        self.kept.push(name, class, details);
+        let last = self.kept.entries.last();
+        let key = last.map(|entry| entry.key(self.wanted.order.sort, &self.kept.names));
+        match key.map_or(Place::Behind, |key| self.place(key)) {
+            Place::Here => {}
+            place => {
+                self.kept.before += usize::from(place == Place::Before);
+                if let Some(entry) = self.kept.entries.pop() {
+                    self.kept.names.truncate(entry.start as usize);
                 }
             }
         }
-    }
-}
-
-fn row(entry: &Entry, name: &[u8]) -> String {
-    let slash = if entry.folder { "/" } else { "" };
-    let size = if entry.folder { String::new() } else { human(entry.size) };
-    // `./` keeps "a:b" from being read as a scheme.
-    let markup = html! {
-        tr class=[entry.folder.then_some("d")] {
-            td { a href={ "./" (encode_segment(name)) (slash) } { bdi { (shown(name)) (slash) } } }
-            td { (size) }
-            td { (date(entry.modified)) }
+        let max = self.wanted.max;
+        let slack = max / 4 + 16;
+        let octets = (max + slack) * NAME_OCTETS;
+        if self.kept.len() >= max + slack || self.kept.names.len() >= octets {
+            self.cut();
         }
-    };
-    markup.into_string()
-}
-
-/// A name for people: what is no text or would disturb the page is replaced.
-fn shown(name: &[u8]) -> String {
-    let text = String::from_utf8_lossy(name);
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-fn human(size: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if size < 1_000 {
-        return format!("{size} B");
     }
-    let (mut tenths, mut unit) = (size / 100, 0);
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1_000;
-        unit += 1;
-    }
-    if tenths < 100 {
-        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-    } else {
-        format!("{} {}", tenths / 10, UNITS[unit])
-    }
-}
 
-fn date(seconds: i64) -> String {
-    Civil::from_unix(seconds).map_or_else(String::new, |at| {
-        format!("{:04}-{:02}-{:02} {:02}:{:02}", at.year, at.month, at.day, at.hour, at.minute)
-    })
-}
+    fn cut(&mut self) {
+        if self.kept.cut(self.wanted.order, self.wanted.max) {
+            self.worst = self.kept.len().checked_sub(1);
+        }
+    }
 
-/// As people count: `file2` before `file10`, capitals beside small letters. Total, so that equal
-/// names cannot be told apart only if they are equal.
-fn natural(a: &[u8], b: &[u8]) -> Ordering {
-    let (mut left, mut right) = (a, b);
-    while let (Some(&x), Some(&y)) = (left.first(), right.first()) {
-        let order = if x.is_ascii_digit() && y.is_ascii_digit() {
-            let (first, after_first) = take_number(left);
-            let (second, after_second) = take_number(right);
-            (left, right) = (after_first, after_second);
-            first.len().cmp(&second.len()).then_with(|| first.cmp(second))
-        } else {
-            (left, right) = (&left[1..], &right[1..]);
-            x.to_ascii_lowercase().cmp(&y.to_ascii_lowercase())
+    /// The page is known; what is left are sizes and times, where somebody looks at them.
+    fn end_of_names(&mut self) -> State {
+        self.cut();
+        let last = self.worst.and_then(|_| self.kept.entries.last());
+        self.kept.next =
+            last.map(|last| Cursor::of(last.key(self.wanted.order.sort, &self.kept.names)));
+        self.kept.entries.shrink_to_fit();
+        match self.wanted.filter {
+            Filter::All => State::Details(0),
+            _ => State::Done,
+        }
+    }
+
+    /// Whether anything had to be asked.
+    fn read_details(&mut self, at: usize) -> bool {
+        let Some((entry, name)) = self.kept.get(at).filter(|(entry, _)| !entry.read) else {
+            return false;
         };
-        if order != Ordering::Equal {
-            return order;
+        let is_folder = entry.is_folder();
+        // It may have gone, or become something else, since its name was read.
+        let found = self.details(name).filter(|found| found.0 == is_folder);
+        if let (Some((_, details)), Some(entry)) = (found, self.kept.entries.get_mut(at)) {
+            let Details { size, modified } = details;
+            *entry = Entry { size, modified, read: true, ..*entry };
         }
+        true
     }
-    left.len().cmp(&right.len()).then_with(|| a.cmp(b))
+
+    /// Whether an entry is a folder, and its details; `None` if it is not served.
+    fn details(&self, name: &[u8]) -> Option<(bool, Details)> {
+        let folder = self.wanted.folder.as_ref()?;
+        let own = statat(&folder.opened, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let stat = if FileType::from_raw_mode(own.st_mode) == FileType::Symlink {
+            let path = [&folder.name, &b"/"[..], name].concat();
+            fstat(folder.root.open_with(&path, OFlags::PATH | OFlags::CLOEXEC).ok()?).ok()?
+        } else {
+            own
+        };
+        let Meta { kind, len, modified, .. } = Meta::from_stat(&stat);
+        let details = Details { size: len, modified: modified.0 };
+        (kind != Kind::Other).then_some((kind == Kind::Folder, details))
+    }
 }
 
-/// Splits the digits off, without their leading zeros.
-fn take_number(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, rest) = text.split_at(end);
-    let zeros = digits.iter().position(|octet| *octet != b'0').unwrap_or(digits.len());
-    (&digits[zeros..], rest)
+/// What the name of an entry does not say.
+#[derive(Clone, Copy, Debug)]
+struct Details {
+    size: u64,
+    modified: i64,
 }
 
-/// Entries of one page; the page says when there are more.
-const ENTRIES_MAX: usize = 100_000;
-/// Entries that all pages under way may hold.
-pub(crate) const ENTRIES_HELD: usize = 150_000;
-/// Folders above that the heading leads to.
-const LINKED: usize = 8;
-const TABLE: &str = "<table><thead><tr><th>Name</th><th>Size</th><th>Modified (UTC)</th></tr>\
-</thead><tbody>";
-const PARENT: &str =
-    "<tr class=\"d\"><td><a href=\"../\"><bdi>../</bdi></a></td><td></td><td></td></tr>";
-const STYLE: &str = ":root{--dim:#666;--line:#8883;--hover:#8881;--page:#999;--folder:#d9a03f}\
-@media(prefers-color-scheme:dark){:root{--dim:#a6a6a6;--page:#777;--folder:#c08a2e}}\
-body{font:16px/1.5 system-ui,sans-serif;margin:1.25rem auto;max-width:64rem;padding:0 1rem}\
-h1{font-size:1.25rem;line-height:1.6;margin:0 .5rem .75rem;overflow-wrap:anywhere}\
-h1 span{color:var(--dim);font-weight:400;padding:0 .35em}\
-table{border-collapse:collapse;width:100%}\
-th{color:var(--dim);font-size:.8rem;font-weight:400;padding:.25rem .5rem;text-align:left}\
-td{border-top:1px solid var(--line);padding:0 .5rem}\
-td a{align-items:baseline;display:flex;gap:.7em;padding:.5rem 0}\
-td a::before{border:1px solid var(--page);border-radius:.1em;box-sizing:border-box;content:'';\
-flex:none;height:.85em;margin:0 .14em;width:.7em}\
-.d a::before{background:var(--folder);border-color:transparent;height:.72em;margin:0;width:.98em}\
-bdi{min-width:0;overflow-wrap:anywhere}th:first-child{width:100%}\
-td+td,th+th{color:var(--dim);font-variant-numeric:tabular-nums;text-align:right;\
-white-space:nowrap}\
-tbody tr:hover{background:var(--hover)}\
-a{text-decoration:none}a:hover{text-decoration:underline}\
-p{color:var(--dim);padding:0 .5rem}\
-@media(max-width:40rem){body{margin-top:.75rem;padding:0 .25rem}\
-td:last-child,th:last-child{display:none}}";
+/// Where an entry stands as seen from the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Before,
+    Here,
+    Behind,
+}
+
+/// A time that was not asked for.
+pub(crate) const UNKNOWN: i64 = i64::MIN;
+/// Entries of a page.
+pub(crate) const PAGE: usize = 2_000;
+/// Octets of a name that a page has room for on average; with longer ones it holds fewer entries.
+const NAME_OCTETS: usize = 64;
+/// Octets that a pass holds between two steps: a quarter more than a page, because it is not cut at
+/// each name, and what vectors have in hand.
+pub(crate) const HELD_MAX: usize = PAGE * 5 / 4 * (size_of::<Entry>() + NAME_OCTETS) + (64 << 10);
+/// Entries between two looks of others at the pool.
+const STEP: usize = 4_096;
+/// What it costs to ask the disk for one, in the same unit.
+const ASKING: usize = 8;
+/// Of an entry whose disk nobody asks: a share among the entries.
+const NONE: Details = Details { size: 0, modified: UNKNOWN };
+/// Parts of media types.
+const DOCUMENTS: [&str; 9] =
+    ["pdf", "epub", "msword", "document", "ebook", "rtf", "json", "subrip", "comicbook"];
+const ARCHIVES: [&str; 8] = ["zip", "tar", "7z", "rar", "x-xz", "zstd", "iso9660", "package"];
 
 #[cfg(test)]
 mod tests {
@@ -326,141 +547,242 @@ mod tests {
         fs,
         os::unix::fs::symlink,
         path::{Path, PathBuf},
+        time::{Duration, UNIX_EPOCH},
     };
 
     use super::*;
 
-    fn page(target: &Target, listing: Listing) -> String {
-        let mut page = Page::new(target, listing);
-        let mut text = String::new();
-        while let Some(piece) = page.next_text() {
-            text.push_str(&piece);
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Self {
+            let unique = format!("spdy-agent-listing-{name}-{}", std::process::id());
+            let top = std::env::temp_dir().join(unique);
+            let _ = fs::remove_dir_all(&top);
+            fs::create_dir_all(&top).unwrap();
+            Self(top)
         }
-        assert!(page.done);
-        text
-    }
 
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("spdy-list-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).unwrap();
-        folder
-    }
+        fn with_files(name: &str, files: impl IntoIterator<Item = String>) -> Self {
+            let tree = Self::new(name);
+            for file in files {
+                fs::write(tree.0.join(file), "x").unwrap();
+            }
+            tree
+        }
 
-    fn read(path: &Path) -> Listing {
-        let root = Root::open(path, true, &[]).unwrap();
-        Listing::read(&root, b".", &root.open_folder(b".").unwrap()).unwrap()
-    }
-
-    #[test]
-    fn order_is_that_of_people() {
-        let mut names = ["file10", "b", "File2", "a", "file02", "file1", "2", "10", "\u{e4}"];
-        names.sort_by(|a, b| natural(a.as_bytes(), b.as_bytes()));
-        let wanted = ["2", "10", "a", "b", "file1", "File2", "file02", "file10", "\u{e4}"];
-        assert_eq!(names, wanted);
-        assert_eq!(natural(b"x", b"x"), Ordering::Equal);
-        assert_ne!(natural(b"x01", b"x1"), Ordering::Equal);
-    }
-
-    #[test]
-    fn sizes_are_readable() {
-        for (size, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1_000, "1.0 kB"),
-            (9_999, "9.9 kB"),
-            (10_000, "10 kB"),
-            (999_999, "999 kB"),
-            (1_000_000, "1.0 MB"),
-            (31_457_280, "31 MB"),
-            (u64::MAX, "18 EB"),
-        ] {
-            assert_eq!(human(size), text);
+        fn source(&self, order: Order) -> Wanted {
+            source(&self.0, order)
         }
     }
 
-    #[test]
-    fn names_are_escaped_and_links_are_encoded() {
-        let path = folder("escape");
-        for name in ["<b>&\"'.txt", "a:b.txt", "100% #?", "new\nline", ".hidden"] {
-            fs::write(path.join(name), "x").unwrap();
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    fn source(path: &Path, order: Order) -> Wanted {
+        let root = Arc::new(Root::open(path, true, &[]).unwrap());
+        let opened = root.open_folder(b".").unwrap();
+        let folder = Arc::new(Folder { root, name: b".".to_vec(), opened });
+        Wanted { order, ..Wanted::all(Some(folder), Arc::new([]), false) }
+    }
+
+    fn names(listing: &Listing) -> Vec<String> {
+        listing.iter().map(|(_, name)| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    fn by(sort: Sort, descending: bool) -> Order {
+        Order { sort, descending }
+    }
+
+    #[test]
+    fn bad_entries_are_left_out_and_links_are_what_they_lead_to() {
+        let tree = Tree::new("bad");
+        let path = &tree.0;
+        fs::write(path.join("file"), "four").unwrap();
+        fs::write(path.join(".hidden"), "").unwrap();
         fs::create_dir(path.join("Folder")).unwrap();
         symlink("/etc", path.join("etc")).unwrap();
         symlink("gone", path.join("dangling")).unwrap();
         symlink("Folder", path.join("link")).unwrap();
-        let text = page(&Target::parse(b"/", false).unwrap(), read(&path));
-        for part in [
-            "href=\"./%3Cb%3E%26%22%27.txt\"",
-            "&lt;b&gt;&amp;&quot;'.txt",
-            "href=\"./a%3Ab.txt\"",
-            "href=\"./100%25%20%23%3F\"",
-            "href=\"./new%0Aline\"",
-            "new\u{fffd}line",
-            "href=\"./Folder/\"",
-            "href=\"./link/\"",
-            "name=\"viewport\"",
-            "light dark",
+        symlink("file", path.join("other")).unwrap();
+        let cwd = rustix::fs::CWD;
+        rustix::fs::mkfifoat(cwd, path.join("fifo"), rustix::fs::Mode::RUSR).unwrap();
+        for order in [by(Sort::Name, false), by(Sort::Size, false), by(Sort::Time, true)] {
+            let listing = Scan::new(tree.source(order), None).run().unwrap();
+            let mut found = names(&listing);
+            found.sort();
+            assert_eq!(found, ["Folder", "file", "link", "other"]);
+            assert_eq!((listing.total, listing.before), (4, 0));
+            let folders: Vec<_> = listing.iter().map(|(entry, _)| entry.is_folder()).collect();
+            assert_eq!(folders, [true, true, false, false]);
+            assert_eq!(listing.get(3).unwrap().0.size, 4);
+        }
+        let shown = Wanted { hidden: true, ..tree.source(Order::default()) };
+        let listing = Scan::new(shown, None).run().unwrap();
+        assert_eq!(names(&listing), ["Folder", "link", ".hidden", "file", "other"]);
+    }
+
+    #[test]
+    fn every_order_is_kept() {
+        let tree = Tree::new("orders");
+        for (name, size, time) in [("b2", 5, 30), ("b10", 9, 10), ("A", 7, 20)] {
+            let path = tree.0.join(name);
+            fs::write(&path, vec![0; size]).unwrap();
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(time)).unwrap();
+        }
+        for name in ["d2", "d10"] {
+            fs::create_dir(tree.0.join(name)).unwrap();
+        }
+        for (sort, descending, wanted) in [
+            (Sort::Name, false, ["d2", "d10", "A", "b2", "b10"]),
+            (Sort::Name, true, ["d10", "d2", "b10", "b2", "A"]),
+            (Sort::Size, false, ["d2", "d10", "b2", "A", "b10"]),
+            (Sort::Size, true, ["d2", "d10", "b10", "A", "b2"]),
         ] {
-            assert!(text.contains(part), "{part} in {text}");
+            let listing = Scan::new(tree.source(by(sort, descending)), None).run().unwrap();
+            assert_eq!(names(&listing), wanted);
         }
-        for part in ["<b>", "hidden", "./etc", "dangling", "<script", "href=\"../\"", "http"] {
-            assert!(!text.contains(part), "{part} in {text}");
+        for (descending, wanted) in [(false, ["b10", "A", "b2"]), (true, ["b2", "A", "b10"])] {
+            let listing = Scan::new(tree.source(by(Sort::Time, descending)), None).run().unwrap();
+            assert_eq!(names(&listing)[2..], wanted);
         }
-        assert!(text.ends_with("</table></body></html>\n") && !text.contains("is empty"));
-        assert!(text.find("./Folder/").unwrap() < text.find("./100").unwrap());
-        fs::remove_dir_all(&path).unwrap();
     }
 
     #[test]
-    fn page_of_a_folder_leads_back_and_has_no_empty_piece() {
-        let target = Target::parse(b"/x/a%3Cb/", false).unwrap();
-        let mut page = Page::new(&target, Listing::default());
-        let piece = page.next_text().unwrap();
-        assert!(piece.contains("<title>/x/a&lt;b</title>"), "{piece}");
-        for part in [
-            "<a href=\"../../\"><bdi>Files</bdi></a>",
-            "<a href=\"../\"><bdi>x</bdi></a>",
-            "<bdi>a&lt;b</bdi></h1>",
-            "<a href=\"../\"><bdi>../</bdi></a>",
-            "This folder is empty.",
+    fn pages_hold_every_entry_once_in_every_order() {
+        let tree = Tree::with_files("pages", (0..200).map(|at| format!("file{at}")));
+        for at in 0..30 {
+            fs::create_dir(tree.0.join(format!("folder{at}"))).unwrap();
+        }
+        for sort in [Sort::Name, Sort::Size, Sort::Time] {
+            for descending in [false, true] {
+                let order = by(sort, descending);
+                let whole = names(&Scan::new(tree.source(order), None).run().unwrap());
+                assert_eq!(whole.len(), 230);
+                let (mut found, mut after) = (Vec::new(), None);
+                loop {
+                    let source = Wanted { max: 7, ..tree.source(order) };
+                    let page = Scan::new(source, after).run().unwrap();
+                    assert!(page.len() <= 7);
+                    assert_eq!((page.total, page.before), (230, found.len()), "{order:?}");
+                    found.extend(names(&page));
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, whole, "{order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn cursor_outlives_its_entry() {
+        let tree = Tree::with_files("cursor", (0..10).map(|at| format!("file{at}")));
+        let source = Wanted { max: 4, ..tree.source(Order::default()) };
+        let first = Scan::new(source.clone(), None).run().unwrap();
+        for gone in ["file3", "file4"] {
+            fs::remove_file(tree.0.join(gone)).unwrap();
+        }
+        let second = Scan::new(source, first.next).run().unwrap();
+        assert_eq!(names(&second), ["file5", "file6", "file7", "file8"]);
+    }
+
+    #[test]
+    fn pass_is_bounded_whatever_the_folder_holds() {
+        let long = "n".repeat(240);
+        let tree = Tree::with_files("bound", (0..6_000).map(|at| format!("{long}{at:05}")));
+        for descending in [false, true] {
+            let mut scan = Scan::new(tree.source(by(Sort::Name, descending)), None);
+            while !scan.step().unwrap() {
+                assert!(scan.held() <= HELD_MAX, "{} octets", scan.held());
+            }
+            let page = scan.into_listing();
+            // Long names make a shorter page.
+            assert_eq!(page.len(), PAGE * NAME_OCTETS / 245);
+            assert!(page.held() <= PAGE * (NAME_OCTETS + size_of::<Entry>()));
+            assert_eq!(page.total, 6_000);
+            let first = if descending { "05999" } else { "00000" };
+            assert!(names(&page)[0].ends_with(first));
+            assert!(page.next.is_some());
+        }
+    }
+
+    #[test]
+    fn extra_folders_stand_among_the_others_and_hide_them() {
+        let tree = Tree::with_files("extra", ["b".to_owned(), "films".to_owned()]);
+        fs::create_dir(tree.0.join("a")).unwrap();
+        fs::create_dir(tree.0.join("z")).unwrap();
+        let extra: Arc<[Box<[u8]>]> =
+            Arc::new([b"films".as_slice().into(), b"M".as_slice().into()]);
+        let with = Wanted { extra: extra.clone(), ..tree.source(Order::default()) };
+        let listing = Scan::new(with, None).run().unwrap();
+        assert_eq!(names(&listing), ["a", "films", "M", "z", "b"]);
+        assert_eq!(listing.get(1).unwrap().0.modified, UNKNOWN);
+        let alone = Wanted { folder: None, extra, ..tree.source(Order::default()) };
+        assert_eq!(names(&Scan::new(alone, None).run().unwrap()), ["films", "M"]);
+    }
+
+    #[test]
+    fn filters_take_their_kinds() {
+        let files = ["a.mp4", "b.mp3", "c.jpg", "c.txt", "A.EN.SRT", "a.srt", "ab.srt", "a.vtt"];
+        let tree = Tree::with_files("filters", files.map(str::to_owned));
+        fs::create_dir(tree.0.join("d.mp4")).unwrap();
+        symlink("a.mp4", tree.0.join("e.mkv")).unwrap();
+        symlink("d.mp4", tree.0.join("f.mkv")).unwrap();
+        let filtered = |filter| {
+            let source = Wanted { filter, ..tree.source(Order::default()) };
+            names(&Scan::new(source, None).run().unwrap())
+        };
+        assert_eq!(filtered(Filter::Media), ["a.mp4", "b.mp3", "e.mkv"]);
+        assert_eq!(filtered(Filter::Only(Class::Picture)), ["c.jpg"]);
+        let subtitles = filtered(Filter::Subtitles(b"a".to_vec()));
+        assert_eq!(subtitles, ["A.EN.SRT", "a.srt", "a.vtt"]);
+    }
+
+    #[test]
+    fn classes_are_what_people_take_files_for() {
+        for (name, class) in [
+            ("a.MKV", Class::Film),
+            ("a.ts", Class::Film),
+            ("a.m4s", Class::Other),
+            ("a.opus", Class::Music),
+            ("a.m3u", Class::Other),
+            ("a.svg", Class::Picture),
+            ("a.txt", Class::Text),
+            ("a.srt", Class::Text),
+            ("a.odt", Class::Text),
+            ("a.xlsx", Class::Text),
+            ("a.cbz", Class::Text),
+            ("a.epub", Class::Text),
+            ("a.tar", Class::Archive),
+            ("a.ZIP", Class::Archive),
+            ("a.iso", Class::Archive),
+            ("a", Class::Other),
+            ("a.bin", Class::Other),
         ] {
-            assert!(piece.contains(part), "{part} in {piece}");
+            assert_eq!(Class::of(name.as_bytes()), class, "{name}");
         }
-        assert!(page.done);
-        assert!(page.next_text().is_none());
     }
 
     #[test]
-    fn deep_folder_has_a_small_heading() {
-        let target = Target::parse("/a".repeat(2_000).as_bytes(), false).unwrap();
-        let heading = way(&target).into_string();
-        assert_eq!(heading.matches("<a ").count(), LINKED);
-        assert!(heading.len() < 64 << 10, "{}", heading.len());
-    }
-
-    #[test]
-    fn large_folder_comes_in_pieces() {
-        let mut listing = Listing::default();
-        for number in 0..5_000 {
-            listing.push(format!("file{number}").as_bytes(), &Meta::file());
+    fn tags_of_subtitles_are_found() {
+        for (name, tag) in [
+            ("film.srt", Some("")),
+            ("film.en.srt", Some("en")),
+            ("FILM.de.forced.VTT", Some("de.forced")),
+            ("film2.srt", None),
+            ("film.mkv", None),
+            ("film", None),
+            ("fil", None),
+            ("filmsrt", None),
+        ] {
+            let found = subtitle_tag(name.as_bytes(), b"film");
+            assert_eq!(found, tag.map(str::as_bytes), "{name}");
         }
-        listing.sort();
-        let mut page = Page::new(&Target::parse(b"/", false).unwrap(), listing);
-        let (mut pieces, mut rows) = (0, 0);
-        while let Some(piece) = page.next_text() {
-            assert!(!piece.is_empty() && piece.len() < PIECE + 4_096);
-            pieces += 1;
-            rows += piece.matches("<a href=\"./file").count();
-        }
-        assert_eq!(rows, 5_000);
-        assert!(pieces > 10);
-    }
-
-    #[test]
-    fn policy_names_the_style() {
-        let policy = policy();
-        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
-        assert!(!policy.contains("unsafe"));
     }
 }

@@ -19,13 +19,13 @@ pub(crate) struct Target {
 /// Why a path names nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PathError {
-    /// 400: an escape that is none, a NUL, `.` or `..`.
+    /// 400: an escape that is none, a NUL, `..` or an encoded `.`.
     Malformed,
     /// 404: what we do not show, whether it exists or not.
     NotFound,
     /// 414: longer than [`PATH_MAX`].
     TooLong,
-    /// 301 to this path: it has empty segments, which no file has.
+    /// 301 to this path: it has empty segments, or `.`, which no file has.
     Elsewhere(Vec<u8>),
 }
 
@@ -60,7 +60,8 @@ impl Target {
         let mut name = Vec::with_capacity(inner.len());
         let mut empty = false;
         for segment in inner.split(|octet| *octet == b'/') {
-            if segment.is_empty() {
+            // `.` means nothing either; rclone asks for "a:b" as "./a:b".
+            if matches!(segment, b"" | b".") {
                 empty = true;
                 continue;
             }
@@ -74,7 +75,7 @@ impl Target {
                 // An encoded slash is a character of the segment (RFC 3986 2.2), and no file has it.
                 decoded if decoded.contains(&b'/') => return Err(PathError::NotFound),
                 decoded if decoded.contains(&0) => return Err(PathError::Malformed),
-                [b'.', ..] if !hidden => return Err(PathError::NotFound),
+                decoded if is_hidden(decoded, hidden) => return Err(PathError::NotFound),
                 _ => {}
             }
         }
@@ -99,10 +100,15 @@ impl Target {
         Self { name, folder: self.folder, share }
     }
 
+    /// The path of this target.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        let inner = if self.name == b"." { b"".as_slice() } else { &self.name };
+        location(&[self.share.as_slice(), inner].join(&b'/'), self.folder)
+    }
+
     /// The path of this target as a folder, with its slash: where to send who forgot it.
     pub(crate) fn as_folder(&self) -> Vec<u8> {
-        let inner = if self.name == b"." { b"".as_slice() } else { &self.name };
-        location(&[self.share.as_slice(), inner].join(&b'/'), true)
+        Self { folder: true, ..self.clone() }.path()
     }
 
     /// Folder and last segment; `None` for the root.
@@ -115,6 +121,12 @@ impl Target {
             None => (b".", &self.name),
         })
     }
+}
+
+/// Whether a name exists for nobody. `shown`: a dot at its start does not hide it. Uploads that are
+/// not whole, and what tells of them, always are.
+pub(crate) fn is_hidden(name: &[u8], shown: bool) -> bool {
+    name.starts_with(b".") && (!shown || name.starts_with(OURS))
 }
 
 /// A name as one segment of a link.
@@ -158,6 +170,9 @@ fn decode(segment: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
     out.extend(percent_decode(segment));
     Ok(())
 }
+
+/// How the names of our own files in a share begin.
+const OURS: &[u8] = b".spdy-";
 
 /// Longest path that is read, in octets, without its query. Encoded again it still fits a header.
 const PATH_MAX: usize = 8_192;
@@ -233,8 +248,8 @@ mod tests {
             b"/../etc/passwd",
             b"/a/../b",
             b"/a/..",
-            b"/a/./b",
-            b"/.",
+            b"/a/%2e/b",
+            b"/%2E",
             b"/%2e%2e/x",
             b"/.%2e/",
             b"/%zz",
@@ -265,7 +280,10 @@ mod tests {
 
     #[test]
     fn redirects_never_name_a_host() {
-        let cases: [(&[u8], &[u8]); 5] = [
+        let cases: [(&[u8], &[u8]); 8] = [
+            (b"/./a:b", b"/a%3Ab"),
+            (b"/a/./b/.", b"/a/b"),
+            (b"/.", b"/"),
             (b"//dir", b"/dir"),
             (b"//evil.example/", b"/evil.example/"),
             (b"/a//b", b"/a/b"),
@@ -292,6 +310,9 @@ mod tests {
         assert_eq!(parse(b"/films").in_share().as_folder(), b"/films/");
         assert_eq!(parse(b"/films/a%20b").in_share().as_folder(), b"/films/a%20b/");
         assert_eq!(parse(b"/.x/y").name, b".x/y");
+        assert_eq!(Target::parse(b"/a/.spdy-put-0", true), Err(PathError::NotFound));
+        assert_eq!(parse(b"/films/a%20b/").in_share().path(), b"/films/a%20b/");
+        assert_eq!(parse(b"/films/a%20b").in_share().path(), b"/films/a%20b");
     }
 
     #[test]

@@ -87,11 +87,15 @@ impl Reply {
 
     /// An error, with what we say to people.
     pub(crate) fn text(status: u16, text: String) -> Self {
+        Self::typed(status, "text/plain; charset=utf-8", text).with("cache-control", PRIVATE)
+    }
+
+    /// A few octets of some type.
+    pub(crate) fn typed(status: u16, media_type: &str, text: String) -> Self {
         let reply = Self::empty(status)
-            .with("content-type", "text/plain; charset=utf-8")
+            .with("content-type", media_type)
             .with("content-length", &text.len().to_string())
-            .with("x-content-type-options", "nosniff")
-            .with("cache-control", PRIVATE);
+            .with("x-content-type-options", "nosniff");
         let reply = if status == 503 { reply.with("retry-after", "1") } else { reply };
         Self { body: Body::Text(text), ..reply }
     }
@@ -132,6 +136,7 @@ const fn reason(status: u16) -> &'static str {
     match status {
         201 => "Created",
         301 => "Moved Permanently",
+        303 => "See Other",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
@@ -140,6 +145,7 @@ const fn reason(status: u16) -> &'static str {
         412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         416 => "Range Not Satisfiable",
         500 => "Internal Server Error",
         501 => "Not Implemented",

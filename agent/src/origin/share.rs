@@ -1,26 +1,31 @@
 //! One share: GET and HEAD of what lies in it.
 //!
-//! It owns what a name is and which form of it was asked for. What changes a share is `super::write`'s.
+//! It owns what a name is and which form of it was asked for. What changes a share is
+//! `super::write`'s.
 
 mod files;
 mod variants;
+mod views;
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
+use ring::error::Unspecified;
 use spdy_protocol::head::RequestHead;
 
 use super::{
     archive::{self, Form},
     conditional::Validators,
     file::{self, Kind, Root},
-    gzip,
-    listing::{self, Listing, Page},
+    gzip, pages,
     path::{self, Target},
     quota::Quota,
-    reply::{PRIVATE, Reply},
+    reply::Reply,
     subtitle,
+    token::Secret,
 };
 use crate::pool::Pool;
+
+pub(crate) use views::shares;
 
 /// A folder that is served.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(crate) struct Share {
     /// Its first segment in paths; empty for the one at `/`.
     pub(crate) name: Box<[u8]>,
     pub(crate) root: Arc<Root>,
+    /// Threads of its own: a disk that hangs keeps those of no other share.
+    pub(crate) pool: Pool,
     /// Whether visitors may change it.
     pub(crate) writable: bool,
 }
@@ -35,19 +42,26 @@ pub(crate) struct Share {
 /// What all shares of an origin work with.
 #[derive(Debug)]
 pub(crate) struct Tools {
+    /// For what no disk is asked.
     pub(crate) pool: Pool,
     /// Makes the tags of one NAS differ from those of another.
     pub(crate) key: u64,
     /// Whether names with a dot are served.
     pub(crate) hidden: bool,
-    /// Bodies that are made while they are sent.
+    /// Whether a folder's index.html stands for it.
+    pub(crate) index: bool,
+    /// The names of the shares that have one: folders of `/`.
+    pub(crate) shares: Arc<[Box<[u8]>]>,
+    /// Octets of pages that are made while they are sent.
     pub(crate) made: Quota,
     /// Archives under way.
     pub(crate) archives: Quota,
     /// Bodies that are compressed.
     pub(crate) gzips: Quota,
-    /// The policy of our own pages.
-    pub(crate) policy: String,
+    /// The policy of our own pages, and that of those with forms.
+    pub(crate) policies: [String; 2],
+    /// Makes and knows the tokens of our own forms.
+    pub(crate) secret: Secret,
 }
 
 impl Share {
@@ -61,13 +75,12 @@ impl Share {
         now: i64,
     ) -> Reply {
         let opened = match self.root.open_cached(&target.name) {
-            Some(opened) => Ok(opened),
+            Some(opened) => self.root.meta(&opened).map(|meta| (opened, meta)),
             None => {
                 let (root, name) = (self.root.clone(), target.name.clone());
-                tools.pool.run(move || root.open_file(&name)).await
+                self.pool.run(move || root.open_with_meta(&name)).await
             }
         };
-        let opened = opened.and_then(|opened| self.root.meta(&opened).map(|meta| (opened, meta)));
         match opened {
             Err(error) => Reply::status(file::status_of(error)),
             Ok((_, meta)) if meta.kind == Kind::Other => Reply::status(404),
@@ -76,53 +89,48 @@ impl Share {
                 variants::subtitles(tools, request, opened, &meta, now)
             }
             Ok((opened, meta)) if meta.kind == Kind::File => {
+                if let Some(reply) = self.media(tools, request, target, query, &meta).await {
+                    return reply;
+                }
                 files::whole_or_parts(tools, request, target, opened, &meta, now)
             }
             Ok(_) if !target.folder => redirect(target.as_folder(), query),
             Ok((opened, _)) if Form::asked(query).is_some() => {
-                variants::archive(tools, request, target, opened, query).await
+                variants::archive(tools, &self.pool, request, target, opened, query).await
             }
-            Ok((opened, _)) => self.folder(tools, request, target, opened).await,
-        }
-    }
-
-    async fn folder(
-        &self,
-        tools: &Tools,
-        request: &RequestHead,
-        target: &Target,
-        opened: OwnedFd,
-    ) -> Reply {
-        let head = Reply::empty(200)
-            .with("content-type", "text/html; charset=utf-8")
-            .with("cache-control", PRIVATE)
-            .with("x-content-type-options", "nosniff")
-            .with("content-security-policy", &tools.policy);
-        if request.method == "HEAD" {
-            return head;
-        }
-        let (root, name) = (self.root.clone(), target.name.clone());
-        match tools.pool.run(move || Listing::read(&root, &name, &opened)).await {
-            Ok(listing) => match tools.made.lease(listing.len()) {
-                Some(lease) => head.made(Page::new(target, listing), vec![lease]),
-                None => Reply::status(503),
-            },
-            Err(error) => Reply::status(file::status_of(error)),
+            Ok((opened, _)) => self.folder(tools, request, target, query, opened, now).await,
         }
     }
 }
 
+/// The share that a path lies in, and the place there. A share by name comes before what the one at
+/// `/` holds under that name.
+pub(crate) fn place(shares: &[Share], target: Target) -> Option<(&Share, Target)> {
+    let named = target.first().and_then(|first| {
+        shares.iter().find(|share| !share.name.is_empty() && *share.name == *first)
+    });
+    match named {
+        Some(share) => Some((share, target.in_share())),
+        None => shares.iter().find(|share| share.name.is_empty()).map(|top| (top, target)),
+    }
+}
+
 impl Tools {
-    pub(crate) fn new(key: u64, threads: usize, hidden: bool) -> Self {
-        Self {
-            pool: Pool::new(threads),
+    /// # Errors
+    /// The system has no random numbers.
+    pub(crate) fn new(key: u64, hidden: bool) -> Result<Self, Unspecified> {
+        Ok(Self {
+            pool: Pool::new(1),
             key,
             hidden,
-            made: Quota::new(listing::ENTRIES_HELD),
+            index: true,
+            shares: Arc::new([]),
+            made: Quota::new(pages::HELD),
             archives: Quota::new(archive::AT_A_TIME),
             gzips: Quota::new(gzip::AT_A_TIME),
-            policy: listing::policy(),
-        }
+            policies: [false, true].map(pages::policy),
+            secret: Secret::new()?,
+        })
     }
 }
 
@@ -147,3 +155,32 @@ fn with_validators(mut reply: Reply, validators: &Validators) -> Reply {
 
 /// Longest Location, in octets; a query may be long and grows by being encoded.
 const LOCATION_MAX: usize = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    #[test]
+    fn share_whose_disk_hangs_keeps_no_other_waiting() {
+        let tools = Tools::new(0, false).unwrap();
+        let share = || {
+            let root = Arc::new(Root::open(&std::env::temp_dir(), false, &[]).unwrap());
+            Share { name: Box::default(), root, pool: Pool::new(1), writable: false }
+        };
+        let (hangs, other) = (share(), share());
+        let (come_back, disk) = std::sync::mpsc::channel::<()>();
+        let mut hanging = Box::pin(hangs.pool.run(move || disk.recv().is_err()));
+        assert!(block_on(poll_once(&mut hanging)).is_none());
+        let request = RequestHead::get("/");
+        let target = Target::parse(b"/", false).unwrap();
+        let read = async |share: &Share| share.read(&tools, &request, &target, None, 0).await;
+        let mut stuck = Box::pin(read(&hangs));
+        assert!(block_on(poll_once(&mut stuck)).is_none());
+        assert_eq!(block_on(read(&other)).head.status, 200);
+        assert!(block_on(poll_once(&mut stuck)).is_none());
+        drop(come_back);
+        assert_eq!(block_on(stuck).head.status, 200);
+    }
+}

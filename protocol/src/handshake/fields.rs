@@ -9,7 +9,7 @@ use sfv::{
     },
 };
 
-use super::{Features, HandshakeError, Hello, VERSION, Welcome, printable};
+use super::{Features, HandshakeError, Hello, PEERS, VERSION, Welcome, printable};
 use crate::join::is_origin_name;
 
 /// What a dictionary said, key by key.
@@ -27,6 +27,7 @@ pub(super) struct Fields {
     streams: Option<i64>,
     spread: Option<i64>,
     time: Option<i64>,
+    peers: Vec<String>,
 }
 
 impl Fields {
@@ -63,6 +64,7 @@ impl Fields {
             streams: number(self.streams).unwrap_or(u32::MAX),
             spread: Duration::from_secs(number(self.spread).unwrap_or(0).into()),
             time: self.time.and_then(since),
+            peers: self.peers,
         })
     }
 }
@@ -95,15 +97,26 @@ pub(super) fn of_welcome(welcome: &Welcome) -> String {
         let seconds = integer(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
         put(&mut fields, "time", Date::from_unix_seconds(seconds));
     }
+    if !welcome.peers.is_empty() {
+        list(&mut fields, "peers", welcome.peers.iter().take(PEERS).map(String::as_str));
+    }
     fields.finish().unwrap_or_default()
 }
 
 fn list_of_features(fields: &mut DictSerializer<String>, can: Features) {
-    let mut list = fields.inner_list(key("can"));
     let names = [("stored", can.stored), ("upgrade", can.upgrade), ("splice", can.splice)];
-    for (name, able) in names {
-        if able {
-            let _no_parameters = list.bare_item(StringRef::constant(name));
+    list(fields, "can", names.into_iter().filter(|(_, able)| *able).map(|(name, _)| name));
+}
+
+fn list<'t>(
+    fields: &mut DictSerializer<String>,
+    name: &'static str,
+    texts: impl Iterator<Item = &'t str>,
+) {
+    let mut list = fields.inner_list(key(name));
+    for text in texts {
+        if let Ok(text) = StringRef::from_str(&printable(text)) {
+            let _no_parameters = list.bare_item(text);
         }
     }
     let _no_parameters = list.finish();
@@ -176,6 +189,7 @@ impl Entry<'_, '_> {
                     "origin" => self.fields.origin = Some(text),
                     "software" => self.fields.software = Some(text),
                     "id" => self.fields.id = Some(text),
+                    "peers" if self.fields.peers.len() < PEERS => self.fields.peers.push(text),
                     "can" => match text.as_str() {
                         "stored" => self.fields.can.stored = true,
                         "upgrade" => self.fields.can.upgrade = true,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use heapless::Deque;
 
-use super::{Profile, Side};
+use super::{Profile, Side, waits::Waiting};
 use crate::{
     error::StreamError,
     headers::Headers,
@@ -38,6 +38,7 @@ pub(super) struct Stream {
     /// DATA frames that an Amahi peer has not acknowledged, in octets each.
     pub(super) in_flight: Deque<u32, AMAHI_FRAMES_IN_FLIGHT>,
     pub(super) wants_write: bool,
+    pub(super) waiting: Waiting,
     /// Octets of room that it was promised.
     pub(super) turn: usize,
     pub(super) pass: u64,
@@ -66,6 +67,7 @@ impl Stream {
             send_window: Window::new(INITIAL_WINDOW),
             in_flight: Deque::new(),
             wants_write: false,
+            waiting: None,
             turn: 0,
             pass: 0,
             readable: false,

@@ -121,6 +121,13 @@ pub struct Counters {
     pub largest_window: u32,
     /// Octets that the streams hold of the tunnel's budget now.
     pub budget_used: usize,
+    /// Time that streams with something to send waited for credit that was on its way: what a larger
+    /// window would save. Sums over streams.
+    pub waited_window: Duration,
+    /// Time that they waited for credit because nobody read what was sent.
+    pub waited_reader: Duration,
+    /// Time that they waited for the transport.
+    pub waited_output: Duration,
     /// The last measured round trip.
     pub round_trip: Option<Duration>,
 }

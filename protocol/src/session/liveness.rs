@@ -59,6 +59,13 @@ impl Liveness {
         }
     }
 
+    /// The way to the peer may have changed: asks now, unless a question waits for its answer.
+    pub(super) fn check(&mut self, now: Instant) {
+        // What was heard since an older PING came by the old way.
+        self.ping = self.ping.filter(|ping| !ping.alive);
+        self.ask(now);
+    }
+
     /// The id of a PING that is to be sent now.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<u32> {
         let ping = self.ping.as_mut().filter(|ping| ping.sent.is_none())?;
@@ -153,6 +160,24 @@ mod tests {
             assert!(liveness.on_timeout(now, true, &timings));
             liveness.take_due(now);
         }
+    }
+
+    #[test]
+    fn check_asks_at_once_and_gives_no_more_time_to_one_who_was_asked() {
+        let timings = Timings::default();
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, false);
+        liveness.check(start);
+        assert_eq!(liveness.take_due(start), Some(2));
+        let limit = start + timings.ping_answer;
+        liveness.check(start + Duration::from_secs(9));
+        assert_eq!(liveness.take_due(start + Duration::from_secs(9)), None);
+        assert_eq!(liveness.deadline(false, &timings), limit);
+        // Something was heard, but not the answer: what is asked next is a new question.
+        liveness.on_received(start + Duration::from_secs(9));
+        liveness.check(start + Duration::from_secs(9));
+        assert_eq!(liveness.take_due(start + Duration::from_secs(9)), Some(4));
+        assert!(!liveness.on_timeout(start + Duration::from_secs(19), false, &timings));
     }
 
     #[test]

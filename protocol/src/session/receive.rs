@@ -52,7 +52,7 @@ impl Session {
         }
         self.counters.octets_received += octets.len() as u64;
         self.liveness.on_received(now);
-        self.last_seen = now;
+        (self.last_seen, self.clock) = (now, now);
         while !octets.is_empty() && self.phase != Phase::Closed {
             if let Err(fault) = self.step(&mut octets, now) {
                 let error = Error::Peer(fault);

@@ -14,6 +14,7 @@ impl Session {
     /// Octets for the transport; hand back with [`Session::transmitted`] how many it took. After
     /// the end of the session this is what tells the peer.
     pub fn poll_transmit(&mut self, now: Instant) -> &[u8] {
+        self.clock = now;
         self.encode_control(now);
         self.output.waiting()
     }
@@ -80,6 +81,7 @@ impl Session {
 
     /// Time has passed: PING, credit that waited long enough, and what silence says of a peer.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock = now;
         if self.phase == Phase::Closed {
             return;
         }
@@ -123,6 +125,7 @@ impl Session {
         let Some(stream) = self.table.get_mut(key) else { return };
         if stream.wants_write && stream.send_credit(profile, side).min(session_credit) > 0 {
             stream.wants_write = false;
+            self.waits.end(&mut stream.waiting, self.clock, self.liveness.round_trip());
             self.notify_writable(key);
         }
     }

@@ -6,7 +6,12 @@
 
 use std::{io, task::Poll};
 
-use super::{Direction, Event, Key, Profile, Session, Side, active::Stream, output::Output};
+use super::{
+    Direction, Event, Key, Profile, Session, Side,
+    active::Stream,
+    output::Output,
+    waits::{Leg, Waits},
+};
 use crate::{error::StreamError, frame, stream::StreamState};
 
 impl Session {
@@ -40,6 +45,13 @@ impl Session {
         let credit = stream.send_credit(profile, side).min(session_credit);
         if credit == 0 || max == 0 {
             stream.wants_write = true;
+            if credit == 0 {
+                Waits::begin(&mut stream.waiting, Leg::Credit, self.clock);
+                if profile == Profile::Ours {
+                    // Without a round trip nobody can tell a small window from a slow reader.
+                    self.liveness.measure(self.clock);
+                }
+            }
             self.forfeit(key);
             self.give_turns();
             return Poll::Pending;
@@ -61,6 +73,7 @@ impl Session {
             let pass = self.schedule.join(key, pass, priority);
             if let Some(stream) = self.table.get_mut(key) {
                 stream.pass = pass;
+                Waits::begin(&mut stream.waiting, Leg::Output, self.clock);
             }
             self.give_turns();
             return Poll::Pending;
@@ -80,6 +93,7 @@ impl Session {
             }
         };
         self.promised -= std::mem::take(&mut stream.turn).min(self.promised);
+        self.waits.end(&mut stream.waiting, self.clock, self.liveness.round_trip());
         stream.send_window.consume(filled);
         if profile == Profile::Amahi && side == Side::Server {
             let pushed = stream.in_flight.push_back(u32::try_from(filled).unwrap_or(u32::MAX));
@@ -136,11 +150,13 @@ impl Session {
             return;
         }
         let (table, events) = (&mut self.table, &mut self.events);
+        let (waits, clock, round_trip) = (&mut self.waits, self.clock, self.liveness.round_trip());
         let mut promised = 0;
         self.schedule.deal(shares, Self::SHARE, |key, shares| {
             if let Some(stream) = table.get_mut(key) {
                 stream.turn = shares * Self::SHARE + (shares - 1) * frame::HEADER;
                 promised += stream.turn;
+                waits.end(&mut stream.waiting, clock, round_trip);
                 if !std::mem::replace(&mut stream.writable, true) {
                     events.push_back(Event::Writable(key));
                 }

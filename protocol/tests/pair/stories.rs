@@ -527,3 +527,48 @@ fn higher_priority_goes_first_and_equals_share() {
     assert!((share(1) - share(2)).abs() < 0.02, "{sent:?}");
     assert!(share(3) > 0.02 && share(3) < share(1), "{sent:?}");
 }
+
+#[test]
+fn counters_tell_a_small_window_from_a_slow_reader() {
+    // Milliseconds between two reads, and whether the window is what limits.
+    for (pause, by_window) in [(1, true), (500, false)] {
+        let mut pair = Pair::with(Profile::Ours, Profile::Ours, |config| config.grow = false);
+        pair.delay = Duration::from_millis(20);
+        let key = pair.client.get("/film", pair.now);
+        pair.advance(Duration::from_millis(40));
+        let (served, _) = pair.server.take_opened();
+        pair.server.reply(served, false);
+        for _ in 0..4_000 / pause {
+            for _ in 0..pause.min(10) {
+                while pair.server.write(served, &[0; 65_528], false) > 0 {
+                    pair.settle();
+                }
+                pair.advance(Duration::from_millis(pause / pause.min(10)));
+            }
+            pair.client.read(key, pair.now).unwrap();
+        }
+        let counters = pair.server.session.counters();
+        let (window, reader) = (counters.waited_window, counters.waited_reader);
+        let share = |part: Duration| part.as_secs_f64() / (window + reader).as_secs_f64();
+        let waited = if by_window { share(window) } else { share(reader) };
+        assert!(waited > 0.8, "pause {pause}: window {window:?}, reader {reader:?}");
+        assert!(window + reader > Duration::from_secs(3), "{window:?}, {reader:?}");
+        assert_eq!(pair.client.session.counters().waited_reader, Duration::ZERO);
+    }
+}
+
+#[test]
+fn counters_tell_how_long_streams_waited_for_the_transport() {
+    let mut pair = Pair::new();
+    pair.client.get("/film", pair.now);
+    pair.settle();
+    let (served, _) = pair.server.take_opened();
+    pair.server.reply(served, false);
+    // The transport takes nothing for a second.
+    while pair.server.write(served, &[0; 65_528], false) > 0 {}
+    pair.now += Duration::from_secs(1);
+    pair.settle();
+    let counters = pair.server.session.counters();
+    assert_eq!(counters.waited_output, Duration::from_secs(1));
+    assert_eq!(counters.waited_window + counters.waited_reader, Duration::ZERO);
+}

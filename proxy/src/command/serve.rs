@@ -18,6 +18,7 @@ use std::{
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use futures_lite::{StreamExt, future};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Failed;
 use crate::{
@@ -44,6 +45,7 @@ pub(super) fn run(serve: Serve, words: Vec<OsString>) -> Result<(), Failed> {
         (None, Inherited::from_systemd(&settings.tunnel_listen).map_err(Failed::Io)?)
     };
     let is_first = predecessor.is_none();
+    raise_descriptors();
     let server = Server::bind_with(settings, inherited, predecessor).map_err(Failed::Start)?;
     // Before the lines below: who reads them may send a signal at once.
     let asked = [Signal::Term, Signal::Int, Signal::Hup, Signal::Usr2];
@@ -64,6 +66,14 @@ pub(super) fn run(serve: Serve, words: Vec<OsString>) -> Result<(), Failed> {
     let told = program.run(signals, files);
     server.run_until(told).map_err(Failed::Start)?;
     Ok(())
+}
+
+/// Takes all descriptors that the system grants: each visitor and each tunnel needs one, and many
+/// systems begin with 1,024 for the sake of programs that use `select`.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused we have what we had.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// The running program, as its signals see it.

@@ -136,6 +136,7 @@ fn messages() -> Seeds {
         streams: 128,
         spread: std::time::Duration::from_secs(15),
         time: None,
+        peers: vec!["p2.example:1444".to_owned()],
     };
     let refused = Answer::Refused {
         status: 409,

@@ -1,7 +1,7 @@
 //! What files and folders can do to an agent that is not in any list of requests: a folder without
 //! measure beside many streams, filesystems that make numbers up.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use rustix::process::geteuid;
 use spdy_tests::{
@@ -52,6 +52,44 @@ fn large_folder_is_listed_beside_64_streams_in_bounded_memory() {
     let grown = memory_peak(id).saturating_sub(idle);
     println!("agent: {} KiB idle, {} KiB more at most", idle >> 10, grown >> 10);
     assert!(grown <= GROWTH, "{grown}");
+}
+
+/// Watches an agent that nobody asks for anything: each system call that names a path, or reads
+/// or looks at what a disk may hold, would keep that disk from sleeping.
+fn agent_leaves_disks_alone(time: Duration) {
+    const CALLS: [&str; 7] =
+        ["%file", "getdents64", "pread64", "preadv2", "fstat", "fsync", "fdatasync"];
+    let (root, traces) = (TempRoot::new(), TempRoot::new());
+    root.write("film.mkv", b"film");
+    let trace = traces.join("calls");
+    let Some(before) = traced(&trace, &CALLS, &[]) else { return };
+    let before: Vec<_> = before.iter().map(String::as_str).collect();
+    let pair = Pair::under(&before, root.path(), &[]);
+    let calls = || fs::read_to_string(&trace).unwrap().lines().count();
+    assert_eq!(Request::get("/film.mkv").send(pair.proxy.http).unwrap().status, 200);
+    wait_until("the request is in the trace", || {
+        fs::read_to_string(&trace).unwrap().contains("film.mkv")
+    });
+    // Threads of the pool end by themselves after half a second without work.
+    thread::sleep(Duration::from_secs(1));
+    let asked = calls();
+    thread::sleep(time);
+    assert_eq!(calls(), asked, "{}", fs::read_to_string(&trace).unwrap());
+    // It was not idle because it was gone.
+    assert_eq!(Request::get("/film.mkv").send(pair.proxy.http).unwrap().status, 200);
+    wait_until("the second request is in the trace", || calls() > asked);
+}
+
+#[test]
+fn idle_agent_leaves_disks_alone() {
+    agent_leaves_disks_alone(Duration::from_secs(4));
+}
+
+#[test]
+#[ignore = "takes more than a minute: stage long"]
+fn idle_agent_leaves_disks_alone_while_it_keeps_its_tunnel() {
+    // Two PINGs long.
+    agent_leaves_disks_alone(Duration::from_secs(60));
 }
 
 /// Numbers of inodes may be made up anew at each mount: where they are, the tag does not depend on

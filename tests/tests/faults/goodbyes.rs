@@ -156,7 +156,8 @@ fn upload_that_is_broken_off_leaves_the_old_file() {
         let mut uploading = Visitor::connect(proxy.http);
         uploading.send(b"PUT /kept HTTP/1.1\r\nHost: x\r\nContent-Length: 1200000\r\n\r\n");
         uploading.send(&content);
-        wait_until("the agent writes", || fs::read_dir(root.path()).unwrap().count() == 3);
+        // The file under way, and the folder that tells of it.
+        wait_until("the agent writes", || fs::read_dir(root.path()).unwrap().count() == 4);
         if cut == "visitor" {
             drop(uploading);
         } else {

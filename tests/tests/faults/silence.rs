@@ -66,7 +66,7 @@ fn stopped_proxy_is_noticed_and_found_again() {
     let limit = scaled::IDLE + scaled::ANSWER + Duration::from_millis(500);
     assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
     // The kernel takes connections for a stopped proxy; only a deadline ends such a handshake.
-    agent.wait_for("deadline passed in the handshake", 1);
+    agent.wait_for("deadline passed in TLS", 1);
     signal(proxy.program().id(), Signal::CONT);
     back_after(proxy.http, Instant::now());
     assert_ne!(paused.finish().end, End::Whole);

@@ -114,6 +114,7 @@ impl ScaledAgent {
         settings.session = session();
         settings.dial = dial::Timings {
             connect: Duration::from_secs(2),
+            tls: Duration::from_secs(2),
             handshake: Duration::from_secs(2),
             ..dial::Timings::default()
         };
@@ -122,6 +123,7 @@ impl ScaledAgent {
             address: Address::parse(&proxy.to_string()).unwrap(),
             trust: Trust::Insecure,
             token: None,
+            card: None,
         }];
         change(&mut settings);
         let (stop, stopped) = smol::channel::bounded::<()>(1);

@@ -17,7 +17,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::super::file::{Kind, Meta};
+use super::super::{
+    file::{Kind, Meta},
+    path::is_hidden,
+};
 
 /// A walk under way. No link is followed: each name is opened in its own folder, by `O_NOFOLLOW`.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl Walk {
             }
         };
         let is_dots = matches!(name.as_bytes(), b"." | b"..");
-        if is_dots || (!self.hidden && name.as_bytes().starts_with(b".")) {
+        if is_dots || is_hidden(name.as_bytes(), self.hidden) {
             return Found::Nothing;
         }
         self.path.extend_from_slice(name.as_bytes());
@@ -301,7 +304,7 @@ mod tests {
     fn files_and_folders_come_and_nothing_else() {
         let tree = Tree::new("kinds");
         fs::create_dir_all(tree.0.join("a/b")).unwrap();
-        for name in ["a/b/deep", "a/file", ".hidden", "last"] {
+        for name in ["a/b/deep", "a/file", ".hidden", "last", "a/.spdy-put-0"] {
             write(&tree.0.join(name));
         }
         symlink("a", tree.0.join("folder-link")).unwrap();
@@ -315,7 +318,8 @@ mod tests {
         let wanted = ["top/a/", "top/a/b/", "top/a/b/deep", "top/a/file", "top/last"];
         assert_eq!(found, wanted);
         assert!(omitted.ends_with("not followed: 2\n"), "{omitted}");
-        assert!(paths(tree.walk(true)).0.contains(&"top/.hidden".to_owned()));
+        let all = paths(tree.walk(true)).0;
+        assert!(all.contains(&"top/.hidden".to_owned()) && all.len() == wanted.len() + 1);
     }
 
     #[test]

@@ -7,20 +7,24 @@ use std::os::fd::OwnedFd;
 use spdy_protocol::head::RequestHead;
 
 use super::{Tools, with_validators};
-use crate::origin::{
-    archive::{self, Archive, Form},
-    conditional::{self, Validators, Verdict},
-    file::{self, Meta},
-    gzip::{self, Gzip},
-    path::Target,
-    reply::{PRIVATE, Reply},
-    subtitle::{self, Subtitles},
+use crate::{
+    origin::{
+        archive::{self, Archive, Form},
+        conditional::{self, Validators, Verdict},
+        file::{self, Meta},
+        gzip::{self, Gzip},
+        path::Target,
+        reply::{PRIVATE, Reply},
+        subtitle::{self, Subtitles},
+    },
+    pool::Pool,
 };
 
 /// A folder as an archive. The answer to HEAD is made without looking at what the folder holds, so
 /// it does not know whether there is room for another archive, or for all entries in a zip.
 pub(super) async fn archive(
     tools: &Tools,
+    pool: &Pool,
     request: &RequestHead,
     target: &Target,
     opened: OwnedFd,
@@ -30,7 +34,7 @@ pub(super) async fn archive(
     let top = archive::top_name(target);
     let head = Reply::empty(200)
         .with("content-type", form.media_type())
-        .with("content-disposition", &form.disposition(&top))
+        .with("content-disposition", &archive::disposition(&top, form.extension()))
         .with("cache-control", PRIVATE)
         .with("x-content-type-options", "nosniff");
     if request.method == "HEAD" {
@@ -38,7 +42,7 @@ pub(super) async fn archive(
     }
     let Some(lease) = tools.archives.lease(1) else { return Reply::status(503) };
     let hidden = tools.hidden;
-    match tools.pool.run(move || Archive::open(&opened, &top, form, hidden)).await {
+    match pool.run(move || Archive::open(&opened, &top, form, hidden)).await {
         Ok(archive) => head.made(archive, vec![lease]),
         Err(archive::FULL) => Reply::text(403, TOO_MANY.to_owned()),
         Err(error) => Reply::status(file::status_of(error)),

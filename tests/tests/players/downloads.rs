@@ -1,78 +1,19 @@
-//! Programs that people use: ffmpeg's library as most players have it, curl and wget, through both
-//! programs with real TLS.
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
+//! Downloads, whole, in parts and resumed, and uploads: curl, wget, aria2.
 
 use std::{
     fs,
-    path::Path,
     process::{Command, Output},
     thread,
+    time::Duration,
 };
 
 use spdy_tests::{
-    fixture::{Pair, Sha256, TempRoot, finished, tool},
+    fixture::{Pair, Program, Sha256, TempRoot, finished, tool, wait_until},
     http::Request,
-    media,
+    recorder::Exchange,
 };
 
-/// Runs a program of the machine to its good end and returns its standard output.
-fn run(name: &str, args: &[&str]) -> String {
-    finished(Command::new(tool(name)).args(args), "")
-}
-
-/// The media, and a film as cameras write it: with its index at the end.
-fn media_folder() -> TempRoot {
-    let root = TempRoot::new();
-    media::copy(root.path()).unwrap();
-    let (film, tail) = (root.join("film.mp4"), root.join("tail.mp4"));
-    let quiet = ["-nostdin", "-hide_banner", "-loglevel", "error", "-i"];
-    let mut remux = Command::new(tool("ffmpeg"));
-    finished(remux.args(quiet).arg(&film).args(["-c", "copy"]).arg(&tail), "");
-    let index = |path: &Path| {
-        let content = fs::read(path).unwrap();
-        content.windows(4).position(|octets| octets == b"moov").unwrap() * 2 > content.len()
-    };
-    assert!(index(&tail) && !index(&film), "the index is not where it was to be");
-    root
-}
-
-const FILMS: [&str; 6] = ["film.mp4", "tail.mp4", "film.mkv", "film.ts", "film.avi", "clip.webm"];
-
-#[test]
-fn ffprobe_finds_in_media_what_it_finds_in_the_local_files() {
-    let root = media_folder();
-    let pair = Pair::start(root.path());
-    for name in FILMS.iter().chain(&["song.mp3", "picture.png"]) {
-        let local = media::probe(root.join(name)).unwrap();
-        let remote = media::probe(format!("http://{}/{name}", pair.proxy.http)).unwrap();
-        assert_eq!(remote, local, "{name}");
-        if *name != "picture.png" {
-            let seconds: f64 = remote["format"]["duration"].as_str().unwrap().parse().unwrap();
-            assert!((4.9..21.0).contains(&seconds), "{name}: {seconds}");
-        }
-        let streams = if FILMS.contains(name) { 2 } else { 1 };
-        assert_eq!(remote["streams"].as_array().unwrap().len(), streams, "{name}");
-    }
-}
-
-#[test]
-fn player_that_seeks_sees_the_same_pictures() {
-    let root = media_folder();
-    let pair = Pair::start(root.path());
-    // Decodes some pictures from the middle and lists their digests.
-    let pictures = |address: &str| {
-        let seek = ["-nostdin", "-hide_banner", "-loglevel", "error", "-ss", "3", "-i", address];
-        let some = ["-map", "0:v", "-frames:v", "5", "-f", "framemd5", "-"];
-        let listed = run("ffmpeg", &[&seek[..], &some].concat());
-        let frames = listed.lines().filter(|line| !line.starts_with('#'));
-        frames.map(str::to_owned).collect::<Vec<_>>()
-    };
-    for name in FILMS {
-        let remote = pictures(&format!("http://{}/{name}", pair.proxy.http));
-        assert_eq!(remote.len(), 5, "{name}");
-        assert_eq!(remote, pictures(root.join(name).to_str().unwrap()), "{name}");
-    }
-}
+use super::{pair, run, watched};
 
 #[test]
 fn curl_and_wget_go_on_where_a_download_ended() {
@@ -99,6 +40,49 @@ fn curl_and_wget_go_on_where_a_download_ended() {
     fs::write(&file, &content[..1_000_001]).unwrap();
     run("wget", &["-q", "-c", "-O", path, &url]);
     assert_eq!(Sha256::of_file(&file), digest);
+    run("wget", &["-q", "-c", "-O", path, &url]);
+    assert_eq!(Sha256::of_file(&file), digest);
+}
+
+#[test]
+fn aria2_fetches_in_four_parts_and_goes_on_after_an_end() {
+    const LEN: u64 = 32 << 20;
+    let root = TempRoot::new();
+    let digest = root.random_file("film.mkv", LEN, 6);
+    let pair = pair(root.path(), &[]);
+    let here = TempRoot::new();
+    let folder = format!("--dir={}", here.path().display());
+    let aria2 = |more: &[&str]| {
+        let mut command = Command::new(tool("aria2c"));
+        command.args(["--no-conf", "--quiet", "-c", "-x4", "-s4", "-k1M", &folder]);
+        command.args(["--file-allocation=none", "--dht-file-path=none"]).args(more);
+        command
+    };
+
+    let (recorder, address) = watched(&pair, "film.mkv");
+    let slowly = ["--max-overall-download-limit=4M", &address];
+    let mut program = Program::start("aria2c", &mut aria2(&slowly));
+    let taken = || recorder.exchanges().iter().map(|one| one.octets).sum::<u64>();
+    wait_until("a third has come", || taken() > LEN / 3);
+    program.terminate();
+    program.wait_exit(Duration::from_secs(20));
+    // One asks for all and leaves after its part, the others know where theirs end.
+    let exchanges = recorder.exchanges();
+    let closed = |exchanges: &[Exchange]| {
+        let ranges = exchanges.iter().filter_map(Exchange::range);
+        ranges.filter(|range| range.1.is_some()).count()
+    };
+    assert!(closed(&exchanges) >= 3, "{exchanges:?}");
+    assert!(here.join("film.mkv.aria2").exists(), "it had all: {}", taken());
+
+    let (recorder, address) = watched(&pair, "film.mkv");
+    finished(&mut aria2(&[&address]), "");
+    assert_eq!(Sha256::of_file(&here.join("film.mkv")), digest);
+    let exchanges = recorder.exchanges();
+    // All four go on where they were; the one that asks how long the file is, leaves.
+    let resumed: u64 = exchanges.iter().map(|one| one.octets).sum();
+    assert!(resumed < LEN * 9 / 10, "{resumed} octets, those of before among them");
+    assert!(closed(&exchanges) >= 4, "{exchanges:?}");
 }
 
 #[test]

@@ -1,0 +1,221 @@
+//! A name in an open folder: where something is, or is to be.
+//!
+//! It owns which names may be made, what stands under a name now, and renaming. Everything is done
+//! on (folder, name), so that nothing leads elsewhere when a folder above is replaced. All of it
+//! may block.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::{
+    fs::{
+        FileType, Mode, OFlags, RenameFlags, fstat, fstatvfs, fsync, openat, renameat,
+        renameat_with,
+    },
+    io::Errno,
+};
+use spdy_protocol::headers::Headers;
+
+use super::{
+    super::{
+        conditional::{Validators, Verdict, evaluate},
+        date,
+        file::{Kind, Meta, Root},
+        path::Target,
+        share::Share,
+    },
+    Problem,
+};
+
+/// A place before its folder was opened.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) root: Arc<Root>,
+    /// The folder, below the root.
+    pub(super) folder: Vec<u8>,
+    pub(super) name: Vec<u8>,
+}
+
+/// A name in an open folder.
+#[derive(Debug)]
+pub(super) struct Spot {
+    pub(super) root: Arc<Root>,
+    pub(super) folder: OwnedFd,
+    pub(super) name: Vec<u8>,
+}
+
+/// What stands under a name; links are not followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Thing {
+    File(Meta),
+    Folder,
+    Link,
+}
+
+/// The preconditions of a request, which may have to hold twice: when it comes and when it is done.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conditions(pub(super) Headers);
+
+impl Place {
+    pub(super) fn of(share: &Share, target: &Target) -> Result<Self, Problem> {
+        let whole = Problem::new(403, "The share itself cannot be changed.");
+        let (folder, name) = target.split().ok_or(whole)?;
+        Ok(Self { root: share.root.clone(), folder: folder.to_vec(), name: name.to_vec() })
+    }
+
+    /// Opens the folder of something that is to be: 409 without it.
+    pub(super) fn open(self) -> Result<Spot, Problem> {
+        let folder = self.root.open_folder(&self.folder).map_err(|error| match error {
+            Errno::NOENT | Errno::NOTDIR => Problem::new(409, "There is no such folder."),
+            error => error.into(),
+        })?;
+        Ok(Spot { root: self.root, folder, name: self.name })
+    }
+
+    /// Opens the folder of something that must be there: 404 without it.
+    pub(super) fn open_existing(self) -> Result<Spot, Problem> {
+        self.open().map_err(|problem| if problem.status == 409 { NOTHING } else { problem })
+    }
+}
+
+impl Spot {
+    /// What stands there; 404 for what is neither file, folder nor link.
+    pub(super) fn look(&self) -> Result<Option<Thing>, Problem> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match openat(&self.folder, self.name.as_slice(), flags, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Symlink {
+            return Ok(Some(Thing::Link));
+        }
+        let meta = self.root.meta(&opened)?;
+        match meta.kind {
+            Kind::File => Ok(Some(Thing::File(meta))),
+            Kind::Folder => Ok(Some(Thing::Folder)),
+            Kind::Other => Err(NOTHING),
+        }
+    }
+
+    /// The file that an upload replaces, if there is one; refuses what cannot be replaced, names
+    /// that cannot be made, and what the conditions exclude.
+    pub(super) fn look_for_upload(
+        &self,
+        conditions: &Conditions,
+        key: u64,
+    ) -> Result<Option<Meta>, Problem> {
+        let found = self.look()?;
+        conditions.check(found.as_ref(), key)?;
+        match found {
+            None => check_new(&self.name).map(|()| None),
+            Some(Thing::File(meta)) => Ok(Some(meta)),
+            Some(Thing::Folder) => Err(Problem::new(409, "There is a folder of this name.")),
+            Some(Thing::Link) => Err(LINK),
+        }
+    }
+
+    /// Gives something of this folder or another the name of this spot. Unless `replace`, nothing
+    /// that is there is replaced, where the filesystem can see to that.
+    pub(super) fn take(&self, from: &OwnedFd, name: &[u8], replace: bool) -> Result<(), Errno> {
+        let own = self.name.as_slice();
+        if !replace {
+            match renameat_with(from, name, &self.folder, own, RenameFlags::NOREPLACE) {
+                // Not on this filesystem, or senseless: the plain call tells.
+                Err(Errno::INVAL | Errno::NOSYS) if !matches!(self.look(), Ok(Some(_))) => {}
+                Err(Errno::INVAL | Errno::NOSYS) => return Err(Errno::EXIST),
+                renamed => return renamed,
+            }
+        }
+        renameat(from, name, &self.folder, own)
+    }
+}
+
+impl Conditions {
+    pub(super) fn of(headers: &Headers) -> Self {
+        let mut own = Headers::new();
+        for name in NAMES {
+            for value in headers.get_all(name) {
+                // It was carried once.
+                let _ = own.push(name, value);
+            }
+        }
+        Self(own)
+    }
+
+    /// That nothing is there yet.
+    pub(super) fn new_only() -> Self {
+        let mut own = Headers::new();
+        let _ = own.push("if-none-match", b"*");
+        Self(own)
+    }
+
+    pub(super) fn must_be_new(&self) -> bool {
+        self.0.get("if-none-match").is_some_and(|tags| tags.trim_ascii() == b"*")
+    }
+
+    /// 412 if they do not hold.
+    pub(super) fn check(&self, found: Option<&Thing>, key: u64) -> Result<(), Problem> {
+        let now = now();
+        let current = found.map(|thing| match thing {
+            Thing::File(meta) => Validators::of(meta, now, key),
+            Thing::Folder | Thing::Link => Validators::default(),
+        });
+        match evaluate(&self.0, false, current.as_ref(), now) {
+            Verdict::Failed => Err(FAILED),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether something new may have this name.
+pub(super) fn check_new(name: &[u8]) -> Result<(), Problem> {
+    if name.len() > NAME_MAX {
+        return Err(Problem::new(400, "The name is longer than 255 octets."));
+    }
+    if name.iter().any(u8::is_ascii_control) {
+        return Err(Problem::new(400, "The name holds control characters."));
+    }
+    Ok(())
+}
+
+/// Whether `len` octets fit and leave the disk room to breathe.
+pub(super) fn check_room(at: &OwnedFd, len: u64) -> Result<(), Problem> {
+    // A filesystem that cannot say is written to until it is full.
+    let Ok(stat) = fstatvfs(at) else { return Ok(()) };
+    let octets = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    if stat.f_blocks == 0 {
+        return Ok(());
+    }
+    let reserve = RESERVE.min(octets(stat.f_blocks) / 100);
+    if octets(stat.f_bavail) < len.saturating_add(reserve) {
+        return Err(Errno::NOSPC.into());
+    }
+    Ok(())
+}
+
+/// Puts a change of a folder on the disk. A filesystem that cannot does not undo the change.
+pub(super) fn sync(folder: &OwnedFd) {
+    let _ = fsync(folder);
+}
+
+/// Nothing else of ours changes a name meanwhile: what was looked at is what is changed.
+pub(super) fn alone(lock: &Mutex<()>) -> MutexGuard<'_, ()> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn now() -> i64 {
+    date::seconds(std::time::SystemTime::now())
+}
+
+pub(super) const NOTHING: Problem = Problem::new(404, "There is nothing of this name.");
+pub(super) const LINK: Problem = Problem::new(409, "There is a link of this name.");
+pub(super) const FAILED: Problem =
+    Problem::new(412, "What is there is not what the request expects.");
+const NAMES: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];
+/// Octets of a name, as Linux has it.
+const NAME_MAX: usize = 255;
+/// Octets that an upload leaves free on a disk; a hundredth of a disk below 6.4 GB.
+const RESERVE: u64 = 64 << 20;

@@ -1,0 +1,245 @@
+//! A file that comes in.
+//!
+//! It owns the temporary file in the folder of the target, which takes the target's name only when
+//! everything arrived and is on the disk. Whatever happens before leaves the old file as it was
+//! and nothing else behind, unless the upload is to be taken up again.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+};
+
+use data_encoding::HEXLOWER;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::{
+    fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fsync, openat, unlinkat},
+    io::Errno,
+};
+
+use super::{
+    super::conditional::Validators,
+    Problem,
+    journal::{self, Entry, Id, PART, PUT},
+    place::{FAILED, Spot, Thing, alone, check_room, now, sync},
+};
+
+/// An upload under way. Dropping it settles what becomes of the temporary file; that blocks, so it
+/// is dropped on the pool where there is still time for that.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) file: Arc<OwnedFd>,
+    pub(super) entry: Entry,
+    spot: Spot,
+    record: String,
+    /// Whether the record could be written.
+    has_record: bool,
+    fate: Fate,
+}
+
+/// What becomes of the temporary file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is removed.
+    Removed,
+    /// It waits for its rest.
+    Kept,
+    /// It has become the target.
+    Renamed,
+}
+
+/// An upload that has become its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Committed {
+    /// Whether there was a file of this name.
+    pub(super) replaced: bool,
+    /// Strong entity tag. A file that changed within the last seconds has none: another program
+    /// could change it again without a difference in its times.
+    pub(super) etag: Option<String>,
+}
+
+impl Upload {
+    /// Blocks. Looks at the target and makes the temporary file for `len` octets, if they fit.
+    pub(super) fn begin(entry: Entry, len: u64, key: u64) -> Result<Self, Problem> {
+        let record = format!("{PUT}{}", HEXLOWER.encode(&random()?));
+        Self::make(entry, record, len, key)
+    }
+
+    /// Blocks. The same for one that can be taken up again.
+    pub(super) fn begin_part(entry: Entry, id: &Id, len: u64, key: u64) -> Result<Self, Problem> {
+        if journal::count_parts(&entry.place.root, now()) >= journal::PARTS_MAX {
+            return Err(Problem::new(507, "Too many uploads of this share are unfinished."));
+        }
+        let upload = Self::make(entry, format!("{PART}{id}"), len, key)?;
+        if upload.has_record {
+            return Ok(upload);
+        }
+        Err(Problem::new(403, "The agent may not write to the root of this share."))
+    }
+
+    fn make(entry: Entry, record: String, len: u64, key: u64) -> Result<Self, Problem> {
+        let spot = entry.place.clone().open()?;
+        spot.look_for_upload(&entry.conditions, key)?;
+        check_room(&spot.folder, len)?;
+        let has_record = match entry.record(&record) {
+            Ok(()) => true,
+            // A root that the agent may not write to does not forbid the folders below it; only
+            // the sweep after a power cut is lost.
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let temporary = journal::temporary(&record);
+        match openat(&spot.folder, &temporary, flags | OFlags::APPEND, MODE) {
+            Ok(file) => {
+                lock(&file)?;
+                let file = Arc::new(file);
+                Ok(Self { file, entry, spot, record, has_record, fate: Fate::Removed })
+            }
+            Err(error) => {
+                journal::erase(&entry.place.root, &record);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Blocks. Takes up an upload; `None` if there is none, `AGAIN` while another process or a
+    /// request that was just given up writes to it.
+    pub(super) fn resume(entry: Entry, id: &Id) -> Result<Option<Self>, Errno> {
+        let record = format!("{PART}{id}");
+        let Ok(spot) = entry.place.clone().open() else { return Ok(None) };
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(&spot.folder, journal::temporary(&record), flags, Mode::empty()) {
+            Ok(file) => {
+                lock(&file)?;
+                let file = Arc::new(file);
+                Ok(Some(Self { file, entry, spot, record, has_record: true, fate: Fate::Kept }))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Blocks. Gives the file its name once it is on the disk, if the conditions still hold.
+    pub(super) fn commit(&mut self, changes: &Mutex<()>, key: u64) -> Result<Committed, Problem> {
+        if let Some(Thing::File(old)) = self.spot.look()? {
+            // Best effort: who may write the folder need not own the old file.
+            let _ = fchmod(&self.file, Mode::from_bits_truncate(old.mode & 0o777));
+        }
+        fsync(&self.file)?;
+        let replaced = {
+            let _alone = alone(changes);
+            let conditions = &self.entry.conditions;
+            let replaced = self.spot.look_for_upload(conditions, key)?.is_some();
+            let temporary = journal::temporary(&self.record);
+            let replace = !conditions.must_be_new();
+            self.spot.take(&self.spot.folder, temporary.as_bytes(), replace).map_err(|error| {
+                match error {
+                    Errno::EXIST => FAILED,
+                    // Some filesystems take fewer names than others.
+                    Errno::INVAL | Errno::ILSEQ => {
+                        Problem::new(400, "The disk takes no such name.")
+                    }
+                    Errno::ISDIR => Problem::new(409, "There is a folder of this name."),
+                    error => error.into(),
+                }
+            })?;
+            self.fate = Fate::Renamed;
+            replaced
+        };
+        sync(&self.spot.folder);
+        let meta = self.spot.root.meta(&self.file).ok();
+        let etag = meta.and_then(|meta| Validators::of(&meta, now(), key).etag);
+        Ok(Committed { replaced, etag })
+    }
+
+    /// Blocks. The temporary file stays for who takes the upload up again, as it is on the disk.
+    pub(super) fn keep(&mut self) -> Result<(), Errno> {
+        self.fate = Fate::Kept;
+        fsync(&self.file)
+    }
+
+    /// The temporary file does not stay.
+    pub(super) fn discard(mut self) {
+        self.fate = Fate::Removed;
+    }
+
+    /// Octets that have arrived.
+    pub(super) fn len(&self) -> Result<u64, Errno> {
+        self.spot.root.meta(&self.file).map(|meta| meta.len)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.fate == Fate::Removed {
+            let temporary = journal::temporary(&self.record);
+            let _ = unlinkat(&self.spot.folder, temporary, AtFlags::empty());
+        }
+        if self.fate != Fate::Kept && self.has_record {
+            journal::erase(&self.spot.root, &self.record);
+        }
+    }
+}
+
+/// 128 random bits.
+pub(super) fn random() -> Result<[u8; 16], Problem> {
+    let mut random = [0; 16];
+    let filled = SystemRandom::new().fill(&mut random);
+    filled.map_err(|_| Problem::new(500, "The system has no random numbers."))?;
+    Ok(random)
+}
+
+/// As long as the file is open nobody sweeps it, not another process either.
+fn lock(file: &OwnedFd) -> Result<(), Errno> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(Errno::AGAIN),
+        // A filesystem without locks.
+        _ => Ok(()),
+    }
+}
+
+const MODE: Mode = Mode::from_bits_truncate(0o666);
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Barrier, thread, time::SystemTime};
+
+    use super::{
+        super::{
+            super::file::Root,
+            place::{Conditions, Place},
+        },
+        *,
+    };
+
+    #[test]
+    fn of_two_that_replace_the_same_file_one_comes_too_late() {
+        let name = format!("spdy-agent-upload-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        let root = Arc::new(Root::open(&path, true, &[]).unwrap());
+        let mut conditions = Conditions::default();
+        conditions.0.push("if-unmodified-since", b"Thu, 01 Jan 1970 00:00:00 GMT").unwrap();
+        let place = Place { root, folder: b".".to_vec(), name: b"a".to_vec() };
+        let entry = Entry { place, total: None, conditions };
+        let (changes, barrier) = (Mutex::new(()), Barrier::new(2));
+        for _ in 0..200 {
+            let old = fs::File::create(path.join("a")).unwrap();
+            old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            let commit = || {
+                let mut upload = Upload::begin(entry.clone(), 0, 0).unwrap();
+                barrier.wait();
+                upload.commit(&changes, 0).map(|committed| committed.replaced)
+            };
+            let (one, other) = thread::scope(|scope| {
+                let other = scope.spawn(commit);
+                (commit(), other.join().unwrap())
+            });
+            assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+            assert_eq!(one.and(other), Err(FAILED));
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        fs::remove_dir_all(&path).unwrap();
+    }
+}

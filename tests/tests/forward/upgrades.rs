@@ -1,0 +1,166 @@
+//! Connections that change their protocol, WebSocket above all.
+
+use std::{io::Write as _, net::Shutdown, process::Command, thread};
+
+use spdy_tests::{
+    fixture::{Pair, Program, Random, Sha256, TempRoot, finished, wait_until},
+    http::{Request, Response},
+    local::Call,
+    observe::Debug,
+    peers::script,
+    visitor::Visitor,
+};
+
+use crate::Forwarded;
+
+/// Says everything again, and `bye` when the visitor has ended.
+fn echo(call: &mut Call) {
+    if call.asked.all("upgrade") != ["echo"] {
+        return call.answer("ordinary");
+    }
+    call.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: Echo\r\nX-Key: 1\r\n\r\n");
+    // Behind the head at once.
+    call.send("hello");
+    loop {
+        let octets = call.some().unwrap();
+        if octets.is_empty() {
+            break;
+        }
+        call.send(octets);
+    }
+    call.send("bye");
+}
+
+fn upgrade(forwarded: &Forwarded, name: &str) -> Visitor {
+    let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+    let head = "Host: nas1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    visitor.send(format!("GET /x/{name} HTTP/1.1\r\n{head}"));
+    visitor
+}
+
+#[test]
+fn an_upgrade_joins_visitor_and_service_to_both_ends() {
+    const LEN: usize = 3_000_000;
+    let forwarded = Forwarded::start("", echo);
+    let mut visitor = upgrade(&forwarded, "chat");
+    let head = visitor.head();
+    assert_eq!((head.status, head.header("x-key")), (101, Some("1")));
+    assert_eq!(head.header("upgrade"), Some("echo"));
+    let asked = forwarded.service.last();
+    assert_eq!((asked.all("connection"), asked.all("upgrade")), (vec!["upgrade"], vec!["echo"]));
+    let content = Random::octets(LEN, 8);
+    let (mut writer, sent) = (visitor.socket(), content.clone());
+    let writing = thread::spawn(move || {
+        writer.write_all(&sent).unwrap();
+        // The other direction stays open.
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let back = visitor.rest().0;
+    writing.join().unwrap();
+    assert_eq!((&back[..5], &back[back.len() - 3..]), (&b"hello"[..], &b"bye"[..]));
+    assert_eq!((back.len(), Sha256::of(&back[5..LEN + 5])), (LEN + 8, Sha256::of(&content)));
+    wait_until("no stream is left", || {
+        Debug::of(forwarded.pair.proxy.http).total("streams_now") == 0
+    });
+}
+
+#[test]
+fn the_service_may_end_first_and_either_may_vanish() {
+    let forwarded = Forwarded::start("", |call| {
+        call.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+        );
+        if call.asked.target == "/resets" {
+            call.some().unwrap();
+            return call.reset();
+        }
+        call.finish_sending();
+        assert_eq!(call.some().unwrap(), b"still here");
+        call.wait_gone();
+    });
+    let mut visitor = upgrade(&forwarded, "chat");
+    assert_eq!(visitor.head().status, 101);
+    assert!(visitor.rest().0.is_empty());
+    // The service has ended its half; ours is open.
+    visitor.send("still here");
+    drop(visitor);
+    forwarded.service.wait_idle();
+    let mut visitor = upgrade(&forwarded, "resets");
+    assert_eq!(visitor.head().status, 101);
+    visitor.send("now");
+    forwarded.failed(&["status=101 ", "reason="]);
+    wait_until("no stream is left", || {
+        Debug::of(forwarded.pair.proxy.http).total("streams_now") == 0
+    });
+}
+
+#[test]
+fn an_upgrade_that_is_declined_is_an_ordinary_answer() {
+    let forwarded = Forwarded::start("", echo);
+    let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+    for protocol in ["chat", "h2c", "HTTP/2.0"] {
+        let head =
+            "Host: nas1\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n";
+        visitor.send(format!("GET /x/ HTTP/1.1\r\n{head}Upgrade: {protocol}\r\n\r\n"));
+        let answer = Response::read(&mut visitor, "GET").unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ordinary"), "{protocol}");
+        // HTTP/2 to a service would open every path of it.
+        let passed = forwarded.service.last().all("upgrade").len();
+        assert_eq!(passed, usize::from(protocol == "chat"), "{protocol}");
+    }
+    // A share answers as ever.
+    let head = "Host: nas1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n";
+    for _ in 0..2 {
+        visitor.send(format!("GET /file.txt HTTP/1.1\r\n{head}\r\n"));
+        assert_eq!(Response::read(&mut visitor, "GET").unwrap().text(), "a file");
+    }
+}
+
+#[test]
+fn open_connections_leave_room_for_requests_and_uploads() {
+    let forwarded = Forwarded::start("", |call| {
+        if call.asked.method == "PUT" {
+            let (len, _) = call.body().unwrap();
+            return call.answer(len.to_string());
+        }
+        echo(call);
+    });
+    let mut open: Vec<_> = (0..40).map(|_| upgrade(&forwarded, "chat")).collect();
+    for visitor in &mut open {
+        assert_eq!(visitor.head().status, 101);
+    }
+    let sent = Request::with_body("PUT", "/x/", b"abc").send(forwarded.pair.proxy.http);
+    assert_eq!(sent.unwrap().text(), "3");
+    for visitor in &mut open {
+        visitor.send("x");
+        visitor.finish_sending();
+        assert_eq!(visitor.rest().0, b"helloxbye");
+    }
+}
+
+#[test]
+fn websocket_programs_talk_through_both_ends() {
+    // Debian's, which has the library, whatever else is installed.
+    let mut command = Command::new("/usr/bin/python3");
+    let server = Program::start("server", command.arg(script("websocket/server.py")));
+    let port =
+        server.wait_for("its port", |line| line.strip_prefix("listening ").map(str::to_owned));
+    let root = TempRoot::new();
+    let flag = format!("--forward=/x=http://127.0.0.1:{port}/base");
+    let pair = Pair::with(root.path(), &[], &[&flag]);
+    let url = format!("ws://{}/x/talk?a=b", pair.proxy.http);
+    let mut command = Command::new("/usr/bin/python3");
+    let said = finished(command.arg(script("websocket/client.py")).arg(url), "");
+    let lines: Vec<_> = said.lines().collect();
+    let greeting = Sha256::of("gr\u{fc}\u{df} dich".as_bytes());
+    let wanted = [
+        "subprotocol talk",
+        "path /base/talk?a=b",
+        &greeting,
+        "echoed",
+        "close 1000",
+        "rejected 403",
+    ];
+    assert_eq!(lines, wanted);
+    server.wait_for("the close", |line| (line == "closed 1000").then_some(()));
+}

@@ -1,0 +1,156 @@
+//! What is left on the disk when an agent ends in the middle, and who removes it.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use spdy_tests::{
+    fixture::{Agent, Builds, TempRoot, wait_until},
+    http::wait_for_agent,
+    observe::descriptors,
+};
+
+use crate::{Disk, Share, names};
+
+/// The agent again, with its share as it lies.
+fn restart(share: &mut Share) {
+    share.pair.agent.program_mut().kill();
+    let (builds, root) = (Builds::beside(), share.root.path());
+    share.pair.agent = Agent::joined(&builds, root, &share.pair.config(), &["--allow-write"]);
+    wait_for_agent(share.http());
+}
+
+fn begin(share: &Share, target: &str) -> spdy_tests::visitor::Visitor {
+    let before = share.names().len();
+    let visitor = share.begin("PUT", target, "Content-Length: 1000000\r\n", &[7; 100_000]);
+    // A temporary file and its record.
+    wait_until("the upload has begun", || {
+        let is_ours = |name: &&String| name.contains(".spdy-put-");
+        share.names().len() > before && share.names().iter().filter(is_ours).count() > 0
+    });
+    visitor
+}
+
+#[test]
+fn agent_that_is_killed_in_a_put_leaves_nothing_after_its_next_start() {
+    let mut share = Share::new();
+    share.root.write("dir/old", b"old");
+    for target in ["/dir/old", "/new"] {
+        let _visitor = begin(&share, target);
+        share.pair.agent.program_mut().kill();
+        let left = share.names();
+        // As a power cut would: the file and what tells where it is.
+        assert!(left.iter().any(|name| name.starts_with(".spdy-uploads/put-")), "{left:?}");
+        assert!(left.iter().any(|name| name.contains(".spdy-put-")), "{left:?}");
+        restart(&mut share);
+        assert_eq!(share.names(), ["dir", "dir/old"]);
+        assert_eq!(share.read("dir/old"), b"old");
+    }
+}
+
+#[test]
+fn records_that_tell_nothing_are_removed_and_others_left_alone() {
+    let mut share = Share::new();
+    share.root.write(".spdy-uploads/put-empty", b"");
+    share.root.write(".spdy-uploads/put-gone", b".\0gone\0");
+    share.root.write(".spdy-uploads/put-long-gone", b".\0gone\0");
+    share.root.write(".spdy-uploads/part-broken", b"\xff\0");
+    share.root.write(".spdy-uploads/put-out", b"../outside\0x\0");
+    share.root.write(".spdy-uploads/put-later", b"not mounted yet\0x\0");
+    share.root.write(".spdy-uploads/put-old", b"never mounted again\0x\0");
+    share.root.write("dir/film", b"film");
+    share.root.write("dir/.spdy-put-x", b"half");
+    share.root.write(".spdy-uploads/put-x", b"dir\0film\0");
+    share.root.write("dir/.spdy-put-stranger", b"of somebody else");
+    let old = SystemTime::now() - Duration::from_secs(8 * 86_400);
+    for name in ["put-old", "put-long-gone"] {
+        let path = share.root.join(&format!(".spdy-uploads/{name}"));
+        fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+    }
+    restart(&mut share);
+    assert_eq!(
+        share.names(),
+        [
+            ".spdy-uploads",
+            ".spdy-uploads/put-gone",
+            ".spdy-uploads/put-later",
+            ".spdy-uploads/put-out",
+            "dir",
+            "dir/.spdy-put-stranger",
+            "dir/film"
+        ]
+    );
+    // Uploads work beside what was left.
+    assert_eq!(share.put("/a", &[], b"x"), 201);
+}
+
+#[test]
+fn agent_that_starts_beside_another_leaves_its_uploads_alone() {
+    let share = Share::new();
+    let mut visitor = begin(&share, "/a");
+    let mut other = Agent::serve(share.root.path(), share.pair.proxy.tunnel);
+    // It says so once it has looked at the folder.
+    let line = |line: &str| line.contains("event=connect").then_some(());
+    other.program().wait_for("its first try", line);
+    assert!(share.names().iter().any(|name| name.starts_with(".spdy-put-")));
+    visitor.send(vec![7; 900_000]);
+    let answer = spdy_tests::http::Response::read(&mut visitor, "PUT").unwrap();
+    assert_eq!((answer.status, share.names()), (201, vec!["a".to_owned()]));
+    other.program_mut().kill();
+}
+
+#[test]
+fn what_is_not_whole_is_seen_by_nobody() {
+    let share = Share::with(&["--show-hidden"]);
+    share.root.write(".seen", b"x");
+    assert_eq!(share.put("/.new", &[], b"x"), 201);
+    let _visitor = begin(&share, "/a");
+    let page = share.ask("GET", "/", &[]).text();
+    assert!(!page.contains("spdy-"), "{page}");
+    for name in share.names().iter().filter(|name| name.contains(".spdy-")) {
+        for method in ["GET", "DELETE", "PUT"] {
+            assert_eq!(share.send(method, &format!("/{name}"), &[], b"").status, 404, "{name}");
+        }
+    }
+    assert_eq!(share.put("/.spdy-x", &[], b"x"), 404);
+    assert_eq!(share.status("GET", "/.seen", &[]), 200);
+}
+
+#[test]
+fn root_that_the_agent_may_not_write_to_does_not_forbid_its_folders() {
+    let root = TempRoot::new();
+    // Who may do everything still cannot write to a disk that takes nothing.
+    let Some(outer) = Disk::mount(root.path().to_owned(), "1m") else { return };
+    let Some(inner) = Disk::mount(root.join("dir"), "1m") else { return };
+    outer.make_read_only();
+    let share = Share::of(root, &[]);
+    assert_eq!(share.put("/dir/a", &[], b"x"), 201);
+    assert_eq!(share.put("/a", &[], b"x"), 403);
+    assert_eq!(share.put("/dir/b", &[("upload-complete", "?0")], b"x"), 403);
+    assert_eq!(share.names(), ["dir", "dir/a"]);
+    drop((inner, outer));
+}
+
+#[test]
+fn uploads_of_all_kinds_give_their_descriptors_back() {
+    let share = Share::new();
+    let id = share.pair.agent.program().id();
+    let round = |share: &Share| {
+        assert_eq!(share.put("/a", &[], b"x"), 201);
+        let upload = share.send("PUT", "/b", &[("upload-complete", "?0")], b"x");
+        let upload = upload.headers["location"].clone();
+        assert_eq!(share.put("/none/a", &[], b"x"), 409);
+        assert_eq!(share.put("/a", &[("if-match", "\"x\"")], b"x"), 412);
+        drop(begin(share, "/c"));
+        assert_eq!(share.status("DELETE", &upload, &[]), 204);
+        assert_eq!(share.status("DELETE", "/a", &[]), 204);
+        wait_until("nothing is left", || names(share.root.path()).is_empty());
+    };
+    round(&share);
+    let before = descriptors(id);
+    for _ in 0..20 {
+        round(&share);
+    }
+    wait_until("all files are closed", || descriptors(id) <= before);
+}
