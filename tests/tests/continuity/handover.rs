@@ -183,7 +183,7 @@ fn upgrade_can_be_repeated() {
 /// A program that can be replaced by another of the same name.
 fn replaceable(root: &TempRoot, state: &TempRoot) -> (Program, SocketAddr, SocketAddr, PathBuf) {
     let path = root.join("spdy-proxy");
-    fs::copy(binary("spdy-proxy"), &path).unwrap();
+    std::os::unix::fs::symlink(binary("spdy-proxy"), &path).unwrap();
     let mut command = Command::new(&path);
     command.args(["--listen", "127.0.0.1:0", "--tunnel-listen", "127.0.0.1:0"]);
     command.args(["--allow-anonymous", "--spread", "1", "--state-dir"]).arg(state.path());
@@ -200,18 +200,23 @@ fn replaceable(root: &TempRoot, state: &TempRoot) -> (Program, SocketAddr, Socke
 #[test]
 fn program_that_does_not_start_leaves_the_old_one_serving() {
     let (root, state, served) = (TempRoot::new(), TempRoot::new(), root());
+    // Written before anything runs: what is open for writing cannot be started.
+    let scripts = [
+        ("#!/bin/sh\nexit 3\n", "exit status: 3"),
+        // Ready, and gone before it has taken over.
+        ("#!/bin/sh\necho ready >&0\nexit 0\n", "the new process was lost"),
+    ]
+    .map(|(script, said)| {
+        let path = root.write(said, script.as_bytes());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        (path, said)
+    });
     let (program, http, tunnel, path) = replaceable(&root, &state);
     let _agent = Agent::serve(served.path(), tunnel);
     wait_for_agent(http);
     let crowd = Crowd::come(http);
-    for (script, said) in [
-        ("#!/bin/sh\nexit 3\n", "exit status: 3"),
-        // Ready, and gone before it has taken over.
-        ("#!/bin/sh\necho ready >&0\nexit 0\n", "the new process was lost"),
-    ] {
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    for (script, said) in scripts {
+        fs::rename(script, &path).unwrap();
         signal(program.id(), Signal::USR2);
         program.wait_for("its refusal", |line| {
             (line.contains("handover=failed action=serving") && line.contains(said)).then_some(())
