@@ -4,7 +4,6 @@
 //! bounds what checking costs. It does not own where rules are kept ([`crate::state`]) nor when a
 //! visitor is asked (`crate::relay`).
 
-mod failures;
 mod guard;
 
 use std::{

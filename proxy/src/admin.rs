@@ -71,14 +71,22 @@ fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
     writeln!(page, "since {}", Utc(shared.since))?;
     writeln!(page, "uptime_seconds {uptime}")?;
     writeln!(page, "threads {threads}")?;
-    let tasks = shared.connections.held() + shared.tunnels.held() + shared.handshakes.held();
+    let handshakes = shared.handshakes.census();
+    let strangers = handshakes.inside + handshakes.waiting;
+    let tasks = shared.connections.held() + shared.tunnels.held() + strangers;
     writeln!(page, "tasks {tasks}")?;
     writeln!(page, "memory_bytes {memory}")?;
     writeln!(page, "budget_bytes {}", shared.budget.used())?;
     writeln!(page, "connections_now {}", shared.connections.held())?;
+    let visitors = shared.visitors.census();
+    writeln!(page, "connections_silent {}", visitors.inside + visitors.waiting)?;
+    writeln!(page, "connections_expelled {}", visitors.expelled)?;
     writeln!(page, "connections_accepted {}", shared.accepted.load(Relaxed))?;
     writeln!(page, "tunnels_now {}", shared.tunnels.held())?;
     writeln!(page, "streams_now {streams}")?;
+    writeln!(page, "handshakes_now {}", handshakes.inside)?;
+    writeln!(page, "handshakes_waiting {}", handshakes.waiting)?;
+    writeln!(page, "handshakes_expelled {}", handshakes.expelled)?;
     writeln!(page, "handshakes_refused {}", shared.registry.totals.refused())?;
     writeln!(page, "passwords_checked {}", shared.guard.checked())?;
     writeln!(page, "passwords_wrong {}", shared.guard.wrong())?;
@@ -269,21 +277,39 @@ pub(crate) fn listing(origins: &[OriginState], upstreams: &[Arc<Upstream>]) -> S
     let mut lines = Vec::new();
     for origin in origins {
         let mut line = origin.name.clone();
-        let upstream = upstreams.iter().find(|upstream| upstream.origin == origin.name);
-        line.push_str(match (upstream.is_some(), origin.joined) {
-            (true, _) => " connected",
-            (false, true) => " away",
-            (false, false) => " never-joined",
+        let own = || upstreams.iter().filter(|upstream| upstream.origin == origin.name);
+        let is_waiting = |upstream: &Upstream| upstream.is_standby.load(Relaxed);
+        // One that drains is not there for anybody.
+        let upstream = own().find(|upstream| upstream.tunnel.is_open() && !is_waiting(upstream));
+        line.push_str(match (upstream.is_some(), origin.revoked.is_some(), origin.joined) {
+            (true, ..) => " connected",
+            (false, true, _) => " revoked",
+            (false, false, true) => " away",
+            (false, false, false) => " never-joined",
         });
         let _ = write!(line, " access={}", origin.access.name());
         if let Some(left) = origin.join_left {
             let _ = write!(line, " join_code_seconds={}", left.as_secs());
         }
-        if let Some(upstream) = upstream {
-            line.push(' ');
-            let _ = write_upstream(&mut line, upstream);
+        if let Some(revoked) = origin.revoked {
+            let _ = write!(line, " revoked={}", Utc(revoked));
+        }
+        match (upstream, &origin.seen) {
+            (Some(upstream), _) => {
+                line.push(' ');
+                let _ = write_upstream(&mut line, upstream);
+            }
+            (None, Some((seen, software))) => {
+                let _ = write!(line, " seen={} software={}", Utc(*seen), Escaped(software));
+            }
+            (None, None) => {}
         }
         lines.push(line);
+        for waiting in own().filter(|upstream| is_waiting(upstream)) {
+            let mut line = format!("{} standby ", origin.name);
+            let _ = write_upstream(&mut line, waiting);
+            lines.push(line);
+        }
     }
     for upstream in upstreams {
         if !origins.iter().any(|origin| origin.name == upstream.origin) {
@@ -331,12 +357,21 @@ mod tests {
             joined,
             join_left: left,
             access: if joined { Access::Open } else { Access::Locked },
+            revoked: None,
+            generation: 0,
+            seen: None,
         };
         let hour = Some(Duration::from_secs(3_600));
-        let text = listing_of_files(&[origin("b", true, None), origin("a", false, hour)]);
+        let mut seen = origin("c", true, None);
+        seen.seen = Some((SystemTime::UNIX_EPOCH, "a/1".to_owned()));
+        let mut revoked = origin("d", false, None);
+        revoked.revoked = Some(SystemTime::UNIX_EPOCH);
+        let all = [origin("b", true, None), origin("a", false, hour), seen, revoked];
         assert_eq!(
-            text,
-            "a never-joined access=locked join_code_seconds=3600\nb away access=open\n"
+            listing_of_files(&all),
+            "a never-joined access=locked join_code_seconds=3600\nb away access=open\n\
+             c away access=open seen=1970-01-01T00:00:00Z software=\"a/1\"\n\
+             d revoked access=locked revoked=1970-01-01T00:00:00Z\n"
         );
     }
 

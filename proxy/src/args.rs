@@ -1,7 +1,9 @@
 //! The command line, and the configuration file that says the same.
 //!
-//! It owns flags, keys and their checks; nothing is opened here but the configuration file. It
-//! does not own what a command does ([`crate::command`]).
+//! It owns flags (`flags`), keys and their checks; nothing is opened here but the configuration
+//! file. It does not own what a command does ([`crate::command`]).
+
+mod flags;
 
 use std::{
     ffi::OsString,
@@ -15,6 +17,7 @@ use std::{
 };
 
 use argh::{EarlyExit, FromArgs};
+use flags::{Flags, KeyFlags, KeySubcommand, RotateFlags, Subcommand};
 use spdy_protocol::join::is_origin_name;
 
 use crate::{
@@ -31,8 +34,31 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print a join code.
     Pair(Pair),
+    /// Print a join code by which an agent comes to a new token.
+    Rotate(Pair),
     /// Change which visitors may come in.
     Access(ChangeAccess),
+    /// Void all that an agent could come in by.
+    Revoke {
+        /// Name of the origin.
+        name: String,
+        /// The state folder; `None`: the default one.
+        state_dir: Option<PathBuf>,
+    },
+    /// Look after the key that agents pin.
+    Key {
+        /// What is to be done.
+        change: KeyChange,
+        /// The state folder; `None`: the default one.
+        state_dir: Option<PathBuf>,
+    },
+    /// Print what the running server counts.
+    Status {
+        /// As JSON.
+        json: bool,
+        /// The state folder; `None`: the default one.
+        state_dir: Option<PathBuf>,
+    },
     /// Print the origins.
     List {
         /// The state folder; `None`: the default one.
@@ -49,7 +75,18 @@ pub struct Serve {
     pub settings: Settings,
 }
 
-/// `spdy-proxy pair`.
+/// What is to be done with the key of the tunnel port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    /// Make a spare and write it here.
+    Spare(PathBuf),
+    /// Take the spare of this file into use.
+    Use(PathBuf),
+    /// Print the pins.
+    List,
+}
+
+/// `spdy-proxy pair` and `spdy-proxy rotate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Name of the origin.
@@ -109,128 +146,6 @@ impl Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// SPDY/3.1 reverse proxy: serves over HTTP what agents behind NAT offer.
-#[derive(Debug, FromArgs)]
-#[argh(help_triggers("-h", "--help"))]
-struct Flags {
-    /// address and port for visitors, may be repeated (127.0.0.1:1443)
-    #[argh(option)]
-    listen: Vec<String>,
-
-    /// address and port for agents, may be repeated (127.0.0.1:1444)
-    #[argh(option)]
-    tunnel_listen: Vec<String>,
-
-    /// folder for keys and origins ($STATE_DIRECTORY, /var/lib/spdy-proxy or the user's)
-    #[argh(option)]
-    state_dir: Option<PathBuf>,
-
-    /// file of `key value` lines, keys as the flags; flags win
-    #[argh(option)]
-    config: Option<PathBuf>,
-
-    /// TLS for visitors, with http-key.pem and http-cert.pem of the state folder
-    #[argh(switch, short = 't')]
-    tls: bool,
-
-    /// a front end speaks TLS for the HTTP port: ask for passwords on addresses that are not
-    /// loopback
-    #[argh(switch)]
-    behind_tls: bool,
-
-    /// log each exchange and the counters of each session
-    #[argh(switch, short = 's')]
-    session: bool,
-
-    /// show /debug to everybody, not only to this machine
-    #[argh(switch)]
-    debug: bool,
-
-    /// take agents without credentials, as the origin `anonymous`
-    #[argh(switch)]
-    allow_anonymous: bool,
-
-    /// error, warn, info or debug (info)
-    #[argh(option)]
-    log: Option<String>,
-
-    /// threads that serve (1)
-    #[argh(option)]
-    threads: Option<String>,
-
-    /// seconds for what runs when told to stop (30)
-    #[argh(option)]
-    grace: Option<String>,
-
-    /// print the version
-    #[argh(switch)]
-    version: bool,
-
-    #[argh(subcommand)]
-    command: Option<Subcommand>,
-}
-
-#[derive(Debug, FromArgs)]
-#[argh(subcommand)]
-enum Subcommand {
-    Pair(PairFlags),
-    Access(AccessFlags),
-    List(ListFlags),
-}
-
-/// Make a join code for an agent and print it, alone, as the last line; before it the user and the
-/// password for visitors, if one was made.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "pair", help_triggers("-h", "--help"))]
-struct PairFlags {
-    /// name of the origin: [a-z0-9-], 1 to 63 characters
-    #[argh(positional)]
-    name: String,
-
-    /// HOST:PORT of the tunnel port as agents reach it, may be repeated
-    #[argh(option)]
-    address: Vec<String>,
-
-    /// folder for keys and origins
-    #[argh(option)]
-    state_dir: Option<PathBuf>,
-
-    /// seconds that the code is good for (3600)
-    #[argh(option)]
-    valid: Option<String>,
-
-    /// who may visit: password (a new one is printed) or open (password, or as before)
-    #[argh(option)]
-    access: Option<Choice>,
-}
-
-/// Change who may visit an origin. A new password is printed once and takes the place of the old
-/// one at once.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "access", help_triggers("-h", "--help"))]
-struct AccessFlags {
-    /// name of the origin
-    #[argh(positional)]
-    name: String,
-
-    /// who may visit: password or open
-    #[argh(positional)]
-    access: Choice,
-
-    /// folder for keys and origins
-    #[argh(option)]
-    state_dir: Option<PathBuf>,
-}
-
-/// Print the origins and whether they are connected.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
-struct ListFlags {
-    /// folder for keys and origins
-    #[argh(option)]
-    state_dir: Option<PathBuf>,
-}
-
 /// Reads a whole command line, the program's name included.
 ///
 /// # Errors
@@ -257,25 +172,52 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             Ok(Command::List { state_dir: list.state_dir.or(flags.state_dir) })
         }
         Some(Subcommand::Pair(pair)) => {
-            let valid = pair.valid.map_or(Ok(VALID), |text| seconds("valid", &text))?;
-            check_name(&pair.name)?;
-            for address in &pair.address {
-                check_dial_address(address)?;
-            }
-            Ok(Command::Pair(Pair {
-                name: pair.name,
-                addresses: pair.address,
-                state_dir: pair.state_dir.or(flags.state_dir),
-                valid,
-                access: pair.access,
-            }))
+            let state_dir = pair.state_dir.or(flags.state_dir);
+            pairing(pair.name, pair.address, pair.valid, pair.access, state_dir).map(Command::Pair)
         }
-        Some(Subcommand::Access(AccessFlags { name, access, state_dir })) => {
-            check_name(&name)?;
+        Some(Subcommand::Rotate(RotateFlags { name, address, state_dir, valid })) => {
             let state_dir = state_dir.or(flags.state_dir);
+            pairing(name, address, valid, None, state_dir).map(Command::Rotate)
+        }
+        Some(Subcommand::Revoke(revoke)) => {
+            check_name(&revoke.name)?;
+            let state_dir = revoke.state_dir.or(flags.state_dir);
+            Ok(Command::Revoke { name: revoke.name, state_dir })
+        }
+        Some(Subcommand::Key(KeyFlags { command, state_dir })) => {
+            let (change, own) = match command {
+                KeySubcommand::Spare(spare) => (KeyChange::Spare(spare.file), spare.state_dir),
+                KeySubcommand::Use(used) => (KeyChange::Use(used.file), used.state_dir),
+                KeySubcommand::List(list) => (KeyChange::List, list.state_dir),
+            };
+            Ok(Command::Key { change, state_dir: own.or(state_dir).or(flags.state_dir) })
+        }
+        Some(Subcommand::Status(status)) => {
+            let state_dir = status.state_dir.or(flags.state_dir);
+            Ok(Command::Status { json: status.json, state_dir })
+        }
+        Some(Subcommand::Access(change)) => {
+            check_name(&change.name)?;
+            let state_dir = change.state_dir.or(flags.state_dir);
+            let (name, access) = (change.name, change.access);
             Ok(Command::Access(ChangeAccess { name, access, state_dir }))
         }
     }
+}
+
+fn pairing(
+    name: String,
+    addresses: Vec<String>,
+    valid: Option<String>,
+    access: Option<Choice>,
+    state_dir: Option<PathBuf>,
+) -> Result<Pair, UsageError> {
+    let valid = valid.map_or(Ok(VALID), |text| seconds("valid", &text))?;
+    check_name(&name)?;
+    for address in &addresses {
+        check_dial_address(address)?;
+    }
+    Ok(Pair { name, addresses, state_dir, valid, access })
 }
 
 /// A name that an origin of one owner can have.
@@ -351,6 +293,13 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
     settings.trace = flags.session;
     settings.debug = flags.debug;
     settings.allow_anonymous = flags.allow_anonymous;
+    settings.standby = flags.standby;
+    if flags.client_crl.is_some() && flags.client_ca.is_none() {
+        return Err(usage(format_args!(
+            "client-crl: there is no client-ca whose list it could be"
+        )));
+    }
+    (settings.client_ca, settings.client_crl) = (flags.client_ca, flags.client_crl);
     Ok(Serve { settings })
 }
 
@@ -380,6 +329,9 @@ fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
             "tunnel-listen" if given.1 => {}
             "tunnel-listen" => flags.tunnel_listen.push(value),
             "state-dir" => drop(flags.state_dir.get_or_insert(PathBuf::from(value))),
+            "client-ca" => drop(flags.client_ca.get_or_insert(PathBuf::from(value))),
+            "client-crl" => drop(flags.client_crl.get_or_insert(PathBuf::from(value))),
+            "standby" => switch(&mut flags.standby, &key)?,
             "log" => drop(flags.log.get_or_insert(value)),
             "threads" => drop(flags.threads.get_or_insert(value)),
             "grace" => drop(flags.grace.get_or_insert(value)),
@@ -437,8 +389,11 @@ const VALID: Duration = Duration::from_secs(3_600);
 /// A year: anything longer is a slip.
 const SECONDS_MAX: u64 = 366 * 86_400;
 const THREADS_MAX: usize = 256;
-const SWITCHES: [&str; 5] = ["tls", "behind-tls", "session", "debug", "allow-anonymous"];
-const KEYS: [&str; 11] = [
+const SWITCHES: [&str; 6] = ["tls", "behind-tls", "session", "debug", "allow-anonymous", "standby"];
+const KEYS: [&str; 14] = [
+    "client-ca",
+    "client-crl",
+    "standby",
     "listen",
     "tunnel-listen",
     "state-dir",
@@ -517,6 +472,14 @@ mod tests {
             "spdy-proxy access nas1 closed",
             "spdy-proxy access NAS open",
             "spdy-proxy access anonymous password",
+            "spdy-proxy revoke",
+            "spdy-proxy revoke NAS",
+            "spdy-proxy rotate nas1 --access open",
+            "spdy-proxy key",
+            "spdy-proxy key spare",
+            "spdy-proxy key spare a b",
+            "spdy-proxy status --json=yes",
+            "spdy-proxy --client-crl /x",
         ] {
             let error = words(line).expect_err(line).to_string();
             assert!(!error.is_empty() && !error.contains('\n'), "{line}: {error:?}");
@@ -543,6 +506,21 @@ mod tests {
         assert_eq!(access.state_dir, Some(PathBuf::from("/x")));
         let list = words("spdy-proxy --state-dir /x list").unwrap();
         assert!(matches!(list, Command::List { state_dir: Some(_) }));
+        let rotate = words("spdy-proxy rotate nas1 --address a.example:1444 --valid=5").unwrap();
+        assert!(matches!(rotate, Command::Rotate(Pair { access: None, .. })));
+        let revoke = words("spdy-proxy revoke nas1 --state-dir /x").unwrap();
+        assert!(matches!(revoke, Command::Revoke { state_dir: Some(_), .. }));
+        for (line, wanted) in [
+            ("spdy-proxy key spare /a --state-dir /x", KeyChange::Spare("/a".into())),
+            ("spdy-proxy key use /a", KeyChange::Use("/a".into())),
+            ("spdy-proxy key list", KeyChange::List),
+            ("spdy-proxy key --state-dir /x list", KeyChange::List),
+        ] {
+            let Command::Key { change, .. } = words(line).unwrap() else { panic!("{line}") };
+            assert_eq!(change, wanted);
+        }
+        let status = words("spdy-proxy status --json").unwrap();
+        assert!(matches!(status, Command::Status { json: true, state_dir: None }));
         let version = words("spdy-proxy --version").unwrap();
         assert!(matches!(version, Command::Print(text) if text.starts_with("spdy-proxy ")));
         assert!(matches!(words("spdy-proxy --help").unwrap(), Command::Print(_)));
@@ -556,13 +534,15 @@ mod tests {
     fn a_file_fills_in_what_the_command_line_left_open() {
         let mut flags = flags();
         let text = "listen 127.0.0.1:2\ntunnel-listen 127.0.0.1:3\ntunnel-listen 127.0.0.1:4\n\
-                    log debug\nstate-dir /x y\ntls\nbehind-tls\ndebug no\nallow-anonymous yes\n";
+                    log debug\nstate-dir /x y\ntls\nbehind-tls\ndebug no\nallow-anonymous yes\n\
+                    standby\nclient-ca /ca\n";
         read_config(&mut flags, text).unwrap();
         assert_eq!(flags.listen, ["127.0.0.1:1"]);
         assert_eq!(flags.tunnel_listen, ["127.0.0.1:3", "127.0.0.1:4"]);
         assert_eq!(flags.log.as_deref(), Some("warn"));
         assert_eq!(flags.state_dir, Some(PathBuf::from("/x y")));
         assert!(flags.tls && flags.behind_tls && !flags.debug && flags.allow_anonymous);
+        assert_eq!((flags.standby, flags.client_ca), (true, Some("/ca".into())));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     ffi::OsString,
     fmt::{self, Display},
     io::{self, Write},
+    iter,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -13,16 +14,19 @@ use std::{
 };
 
 use async_signal::{Signal, Signals};
+use data_encoding::HEXLOWER;
 use futures_lite::StreamExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spdy_protocol::join::JoinCode;
 
 use crate::{
     access::{Access, Password},
     admin,
-    args::{self, ChangeAccess, Choice, Command, Pair, UsageError},
+    args::{self, ChangeAccess, Choice, Command, KeyChange, Pair, UsageError},
     server::{Server, StartError},
     settings::{Settings, TUNNEL_PORT},
-    state::{Port, State, StateError},
+    state::{State, StateError},
+    status,
 };
 
 /// Why the program failed.
@@ -34,6 +38,10 @@ enum Failed {
     Io(io::Error),
     /// `access` for a name that is not there.
     Unpaired(String),
+    /// `rotate` for an origin whose agent has no token.
+    NoToken(String),
+    /// `status` without a server.
+    NotRunning,
     /// The running server could not read the change; its words.
     Untold(String),
 }
@@ -46,6 +54,10 @@ impl Display for Failed {
             Self::Start(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
             Self::Unpaired(name) => write!(f, "no origin is called {name}: pair it first"),
+            Self::NoToken(name) => {
+                write!(f, "no agent of {name} has a token that could be replaced: pair it")
+            }
+            Self::NotRunning => f.write_str("no spdy-proxy runs on this state folder"),
             Self::Untold(words) => {
                 write!(f, "written, but the running proxy did not take it up: {words}")
             }
@@ -58,7 +70,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = args::parse(args).map_err(Failed::Usage).and_then(|command| match command {
         Command::Serve(serve) => run_server(serve.settings),
         Command::Pair(pair) => run_pair(&pair),
+        Command::Rotate(rotate) => run_rotate(&rotate),
         Command::Access(change) => run_access(&change),
+        Command::Revoke { name, state_dir } => run_revoke(&name, state_dir),
+        Command::Key { change, state_dir } => run_key(&change, state_dir),
+        Command::Status { json, state_dir } => run_status(json, state_dir),
         Command::List { state_dir } => list(state_dir),
         Command::Print(text) => print(&text),
     });
@@ -77,6 +93,7 @@ fn run_server(mut settings: Settings) -> Result<(), Failed> {
     if settings.state_dir.as_os_str().is_empty() {
         settings.state_dir = State::default_folder().map_err(Failed::State)?;
     }
+    raise_descriptors();
     let server = Server::bind(settings).map_err(Failed::Start)?;
     // Before the lines below: who reads them may send a signal at once.
     let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(Failed::Io)?;
@@ -95,9 +112,17 @@ fn run_server(mut settings: Settings) -> Result<(), Failed> {
     server.run_until(told).map_err(Failed::Start)
 }
 
+/// Takes all descriptors that the system grants: each visitor and each tunnel needs one, and many
+/// systems begin with 1,024 for the sake of programs that use `select`.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused we have what we had.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 fn run_pair(pair: &Pair) -> Result<(), Failed> {
     let state = open(pair.state_dir.clone())?;
-    let pin = state.identity(Port::Tunnel).map_err(Failed::State)?.pin();
+    let pins = state.pins().map_err(Failed::State)?;
     let held = state.access(&pair.name).map_err(Failed::State)?.unwrap_or_default();
     let choice = match (pair.access, held) {
         (None, Access::Locked) => Some(Choice::Password),
@@ -109,13 +134,61 @@ fn run_pair(pair: &Pair) -> Result<(), Failed> {
     let secret = state.pair(&pair.name, pair.valid).map_err(Failed::State)?;
     // The running server learns the name at once.
     reload(&state)?;
-    let addresses = if pair.addresses.is_empty() {
-        vec![format!("127.0.0.1:{TUNNEL_PORT}")]
-    } else {
-        pair.addresses.clone()
-    };
-    let code = JoinCode { addresses, origin: pair.name.clone(), pins: vec![pin], secret };
+    print_code(pair, pins, secret)
+}
+
+fn run_rotate(rotate: &Pair) -> Result<(), Failed> {
+    let state = open(rotate.state_dir.clone())?;
+    let pins = state.pins().map_err(Failed::State)?;
+    let secret = state.rotate(&rotate.name, rotate.valid).map_err(Failed::State)?;
+    let secret = secret.ok_or_else(|| Failed::NoToken(rotate.name.clone()))?;
+    print_code(rotate, pins, secret)
+}
+
+fn print_code(pair: &Pair, pins: Vec<[u8; 32]>, secret: [u8; 16]) -> Result<(), Failed> {
+    let mut addresses = pair.addresses.clone();
+    if addresses.is_empty() {
+        addresses.push(format!("127.0.0.1:{TUNNEL_PORT}"));
+    }
+    let code = JoinCode { addresses, origin: pair.name.clone(), pins, secret };
     print(&format!("{}\n", code.encode()))
+}
+
+fn run_revoke(name: &str, state_dir: Option<PathBuf>) -> Result<(), Failed> {
+    let state = open(state_dir)?;
+    if !state.revoke(name).map_err(Failed::State)? {
+        return Err(Failed::Unpaired(name.to_owned()));
+    }
+    // The running server cuts what is connected.
+    reload(&state)?;
+    print(&format!("{name} is revoked\n"))
+}
+
+fn run_key(change: &KeyChange, state_dir: Option<PathBuf>) -> Result<(), Failed> {
+    let state = open(state_dir)?;
+    let text = match change {
+        KeyChange::Spare(file) => {
+            let pin = state.make_spare(file).map_err(Failed::State)?;
+            format!("spare {}\n", HEXLOWER.encode(&pin))
+        }
+        KeyChange::Use(file) => {
+            let pin = state.use_spare(file).map_err(Failed::State)?;
+            format!("active {} from the next start\n", HEXLOWER.encode(&pin))
+        }
+        KeyChange::List => {
+            let pins = state.pins().map_err(Failed::State)?;
+            let names = ["active"].into_iter().chain(iter::repeat("spare"));
+            let line =
+                |(name, pin): (&str, &[u8; 32])| format!("{name} {}\n", HEXLOWER.encode(pin));
+            names.zip(&pins).map(line).collect()
+        }
+    };
+    print(&text)
+}
+
+fn run_status(json: bool, state_dir: Option<PathBuf>) -> Result<(), Failed> {
+    let page = admin::ask(&open(state_dir)?, admin::Command::Debug).ok_or(Failed::NotRunning)?;
+    if json { print(&status::json(&page)) } else { print(&page) }
 }
 
 fn run_access(change: &ChangeAccess) -> Result<(), Failed> {

@@ -24,6 +24,7 @@ use rustls::ServerConfig;
 use crate::{
     admin,
     gate::Pass,
+    lobby::Ticket,
     relay::{self, Body, Visit},
     settings::Settings,
     socket::{Socket, VisitorIo},
@@ -56,7 +57,8 @@ pub(crate) async fn accept(
                     shared.accepted.fetch_add(1, Relaxed);
                     let (owner, server) = (Rc::clone(&worker), Rc::clone(&server));
                     let tls = tls.clone();
-                    worker.spawn(serve(owner, server, stream, peer, tls, is_exposed, pass));
+                    let places = (pass, shared.visitors.enter(peer.ip()));
+                    worker.spawn(serve(owner, server, stream, peer, tls, is_exposed, places));
                 }
                 Err(error) => {
                     shared.settings.log.warn(format_args!("accept=failed port=http {error}"));
@@ -94,7 +96,7 @@ async fn serve(
     peer: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
     is_exposed: bool,
-    pass: Pass,
+    (pass, ticket): (Pass, Ticket),
 ) {
     // These fail only on a connection that is no more.
     let Ok(socket) = Socket::new(stream) else { return };
@@ -109,10 +111,25 @@ async fn serve(
         must_reset: Cell::new(false),
         has_unread: Cell::new(false),
         _pass: pass,
+        ticket,
         worker,
     });
+    let speaking = async {
+        if visit.ticket.admitted().await {
+            shake_hands_and_speak(&visit, &server, socket, tls).await;
+        }
+    };
+    future::or(speaking, visit.ticket.expelled()).await;
+}
+
+async fn shake_hands_and_speak(
+    visit: &Rc<Visit>,
+    server: &http1::Builder,
+    socket: Socket,
+    tls: Option<Arc<ServerConfig>>,
+) {
     match tls {
-        None => speak(&visit, &server, &socket, socket.clone()).await,
+        None => speak(visit, server, &socket, socket.clone()).await,
         Some(tls) => {
             let limit = visit.shared().settings.timings.head;
             let shaken =
@@ -121,7 +138,7 @@ async fn serve(
                     None
                 });
             if let Some(stream) = shaken.await {
-                speak(&visit, &server, &socket, stream).await;
+                speak(visit, server, &socket, stream).await;
             }
         }
     }
@@ -199,6 +216,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     visit.watch.begin_exchange();
+    visit.ticket.known();
     Ok(match admin::answer(visit, &request) {
         Some(page) => page,
         None => relay::exchange(visit, request).await,

@@ -23,6 +23,8 @@ pub mod command;
 
 pub mod args;
 
+mod status;
+
 pub mod server;
 
 mod downstream;
@@ -46,6 +48,10 @@ pub mod settings;
 pub mod config;
 
 pub mod access;
+
+mod lobby;
+
+mod failures;
 
 mod socket;
 

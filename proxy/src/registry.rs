@@ -1,21 +1,26 @@
 //! Which origin a request is for, and the tunnel that leads there.
 //!
-//! It owns the table of origins, with the rule of access of each, and their counters. It does not
-//! own the credentials ([`crate::state`]), their check ([`crate::access`]) nor the tunnels' I/O
-//! (`crate::upstream`).
+//! It owns the table of origins, with the rule of access of each, and their counters; `origin` owns
+//! who holds a name. It does not own the credentials ([`crate::state`]), their check
+//! ([`crate::access`]) nor the tunnels' I/O (`crate::upstream`).
+
+mod origin;
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::SystemTime,
 };
 
-use spdy_protocol::{handshake::Features, tunnel::Tunnel};
+use rustls::pki_types::CertificateDer;
+use spdy_protocol::{frame::Reason, handshake::Features, tunnel::Tunnel};
 
+use self::origin::Origin;
+pub(crate) use self::origin::{Refusal, Rules, Seat, Verdict};
 use crate::{access::Access, state::OriginState};
 
 /// All origins. Bounded by the paired ones plus one, the anonymous.
@@ -58,8 +63,21 @@ pub(crate) struct Upstream {
     pub(crate) since: SystemTime,
     /// Which connection of which process it is; `None` for nameless agents.
     pub(crate) run: Option<Run>,
+    /// What let it in: it has to go when that changes. `None`: nothing did.
+    pub(crate) proof: Option<Proof>,
+    /// Whether it waits for another one to go.
+    pub(crate) is_standby: AtomicBool,
     /// Requests of this tunnel.
     pub(crate) totals: Totals,
+}
+
+/// How an agent has proven who it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// Of the record that it was checked against.
+    pub(crate) generation: u64,
+    /// Its certificate with those below the authority; `None`: it showed a token.
+    pub(crate) chain: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// A process of an agent and its connection.
@@ -94,10 +112,6 @@ pub(crate) enum Route {
     Unknown,
 }
 
-/// The connection is older than the one that the same process has made since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stale;
-
 /// A moment at which somebody began to read the state folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Ticket(u64);
@@ -109,14 +123,6 @@ struct Table {
     unnamed: Way,
     /// When the paired names were read.
     paired: Ticket,
-}
-
-#[derive(Debug, Default)]
-struct Origin {
-    paired: bool,
-    access: Access,
-    upstream: Option<Arc<Upstream>>,
-    left: Option<SystemTime>,
 }
 
 impl Registry {
@@ -137,74 +143,95 @@ impl Registry {
     }
 
     /// The origins that agents were paired for, so that a name is known while its agent is away,
-    /// with their rules. What was read before others that came first is dropped: a password that
-    /// was changed must not come back.
+    /// with their rules. Tunnels that were let in by what has been revoked or replaced are cut.
+    /// What was read before others that came first is dropped: a password that was changed must
+    /// not come back.
     pub(crate) fn set_paired(&self, read: Ticket, paired: impl IntoIterator<Item = OriginState>) {
         let mut table = self.write();
         if read < table.paired {
             return;
         }
+        let mut void = Vec::new();
         table.paired = read;
         for origin in table.origins.values_mut() {
             origin.paired = false;
         }
-        for OriginState { name, access, .. } in paired {
+        for OriginState { name, access, generation, .. } in paired {
             let origin = table.origins.entry(name).or_default();
             origin.paired = true;
             // An equal password stays the same value, which knows its right credentials.
             if origin.access != access {
                 origin.access = access;
             }
+            let is_void = |upstream: &&Arc<Upstream>| {
+                upstream.proof.as_ref().is_some_and(|proof| proof.generation != generation)
+            };
+            void.extend(origin.upstreams().filter(is_void).map(Arc::clone));
         }
-        table.origins.retain(|_, origin| origin.paired || origin.upstream.is_some());
+        for origin in table.origins.values().filter(|origin| !origin.paired) {
+            let has_proof = |upstream: &&Arc<Upstream>| upstream.proof.is_some();
+            void.extend(origin.upstreams().filter(has_proof).map(Arc::clone));
+        }
+        table.origins.retain(|_, origin| origin.paired || origin.upstreams().next().is_some());
         for (name, origin) in &mut table.origins {
             if !origin.paired && name != ANONYMOUS {
                 origin.access = Access::Locked;
             }
         }
         table.find_unnamed();
+        drop(table);
+        void.iter().for_each(|upstream| upstream.cut());
     }
 
-    /// Takes a tunnel in. The newest of an origin wins; the one that it replaces is drained.
+    /// Whether there is a record of this name.
+    pub(crate) fn is_paired(&self, origin: &str) -> bool {
+        self.read().origins.get(origin).is_some_and(|origin| origin.paired)
+    }
+
+    /// What becomes of a connection to `origin` whose agent has proven who it is.
+    pub(crate) fn judge(&self, origin: &str, run: Option<&Run>, rules: Rules) -> Verdict {
+        let table = self.read();
+        table.origins.get(origin).map_or(Verdict::Enter, |held| held.judge(origin, run, rules))
+    }
+
+    /// Whether a connection to `origin` may wait behind the one in use.
+    pub(crate) fn has_room_behind(&self, origin: &str, run: Option<&Run>, rules: Rules) -> bool {
+        let table = self.read();
+        table.origins.get(origin).is_some_and(|origin| origin.has_room_behind(run, rules))
+    }
+
+    /// Takes a tunnel in, and says where; whom it displaces is drained. `beaten`: the holder that
+    /// did not answer when it was asked whether it is alive.
     ///
     /// # Errors
-    /// [`Stale`]: the same process has a newer connection already.
-    pub(crate) fn insert(&self, upstream: Arc<Upstream>) -> Result<(), Stale> {
-        let replaced = {
-            let mut table = self.write();
-            let origin = table.origins.entry(upstream.origin.clone()).or_default();
-            if upstream.origin == ANONYMOUS {
-                // Whom would its password belong to?
-                origin.access = Access::Open;
-            }
-            if let Some(held) = &origin.upstream
-                && upstream.is_older_than(held)
-            {
-                return Err(Stale);
-            }
-            let replaced = origin.upstream.replace(upstream);
-            table.find_unnamed();
-            replaced
-        };
-        if let Some(replaced) = replaced {
-            replaced.tunnel.drain();
+    /// [`Refusal`]: others came between.
+    pub(crate) fn enter(
+        &self,
+        upstream: Arc<Upstream>,
+        beaten: Option<u64>,
+        rules: Rules,
+    ) -> Result<Seat, Refusal> {
+        let mut table = self.write();
+        let origin = table.origins.entry(upstream.origin.clone()).or_default();
+        if upstream.origin == ANONYMOUS {
+            // Whom would its password belong to?
+            origin.access = Access::Open;
         }
-        Ok(())
+        let seat = origin.enter(upstream, beaten, rules);
+        table.find_unnamed();
+        seat
     }
 
-    /// A tunnel has ended. Nothing happens if a newer one has taken its place.
-    pub(crate) fn remove(&self, upstream: &Upstream) {
+    /// A tunnel has ended. Returns the one that takes its place, if one waited for that.
+    pub(crate) fn remove(&self, upstream: &Upstream) -> Option<Arc<Upstream>> {
         let mut table = self.write();
-        let Some(origin) = table.origins.get_mut(&upstream.origin) else { return };
-        if origin.upstream.as_ref().is_none_or(|held| held.id != upstream.id) {
-            return;
-        }
-        origin.upstream = None;
-        origin.left = Some(SystemTime::now());
-        if !origin.paired {
+        let origin = table.origins.get_mut(&upstream.origin)?;
+        let follows = origin.remove(upstream);
+        if !origin.paired && origin.upstreams().next().is_none() {
             table.origins.remove(&upstream.origin);
         }
         table.find_unnamed();
+        follows
     }
 
     /// The way for `host` (with or without port): to the origin of its first label, else to the
@@ -220,11 +247,12 @@ impl Registry {
         self.read().origins.values().filter(|origin| is(&origin.access)).count()
     }
 
-    /// All tunnels that are in use, by origin.
+    /// All tunnels by origin: of each the one in use, the one that waits, those that finish.
     pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         let table = self.read();
         let mut all: Vec<_> =
-            table.origins.values().filter_map(|origin| origin.upstream.clone()).collect();
+            table.origins.values().flat_map(Origin::upstreams).map(Arc::clone).collect();
+        // Stable: the order of each origin's own stays.
         all.sort_by(|one, other| one.origin.cmp(&other.origin));
         all
     }
@@ -235,7 +263,7 @@ impl Registry {
         let mut away: Vec<_> = table
             .origins
             .iter()
-            .filter(|(_, origin)| origin.upstream.is_none())
+            .filter(|(_, origin)| !origin.is_here())
             .map(|(name, origin)| (name.clone(), origin.left))
             .collect();
         away.sort();
@@ -265,7 +293,7 @@ impl Table {
         // Of several, only those that are open for all count: that one with a password is
         // connected must not show in what strangers are told.
         let is_only = self.origins.len() == 1;
-        let is_open = |origin: &&Origin| origin.access == Access::Open && origin.upstream.is_some();
+        let is_open = |origin: &&Origin| origin.access == Access::Open && origin.is_here();
         let mut origins = self.origins.values().filter(|origin| is_only || is_open(origin));
         self.unnamed = match (origins.next(), origins.next()) {
             (Some(one), None) => one.way(),
@@ -275,24 +303,10 @@ impl Table {
     }
 }
 
-impl Origin {
-    fn way(&self) -> Way {
-        let route = match &self.upstream {
-            Some(upstream) => Route::Tunnel(Arc::clone(upstream)),
-            None => Route::Away(self.left),
-        };
-        Way { access: self.access.clone(), route }
-    }
-}
-
 impl Upstream {
-    fn is_older_than(&self, held: &Self) -> bool {
-        match (&self.run, &held.run) {
-            (Some(new), Some(held)) => {
-                (new.instance, new.run) == (held.instance, held.run) && new.epoch < held.epoch
-            }
-            _ => false,
-        }
+    /// GOAWAY, and every stream fails now.
+    pub(crate) fn cut(&self) {
+        self.tunnel.close(Reason::Ok);
     }
 }
 
@@ -367,7 +381,7 @@ const LABEL_MAX: usize = 63;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use futures_lite::io::Cursor;
     use spdy_protocol::{
@@ -393,8 +407,22 @@ mod tests {
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             since: SystemTime::UNIX_EPOCH,
             run: (epoch > 0).then_some(Run { instance: [1; 16], run: [2; 8], epoch }),
+            is_standby: AtomicBool::new(false),
+            proof: None,
             totals: Totals::default(),
         })
+    }
+
+    const RULES: Rules = Rules { standby: false, window: Duration::from_secs(60) };
+
+    fn insert(registry: &Registry, upstream: Arc<Upstream>) -> Result<Seat, Refusal> {
+        registry.enter(upstream, None, RULES)
+    }
+
+    fn of_box(registry: &Registry, instance: u8, run: u8, epoch: u64) -> Arc<Upstream> {
+        let mut upstream = Arc::into_inner(upstream(registry, "nas1", epoch)).unwrap();
+        upstream.run = Some(Run { instance: [instance; 16], run: [run; 8], epoch });
+        Arc::new(upstream)
     }
 
     /// The id of the tunnel that a host leads to, or why there is none.
@@ -413,6 +441,9 @@ mod tests {
             joined: true,
             join_left: None,
             access: access.clone(),
+            revoked: None,
+            generation: 1,
+            seen: None,
         };
         registry.set_paired(registry.ticket(), paired.iter().map(origin));
     }
@@ -425,8 +456,8 @@ mod tests {
     fn hosts_lead_to_the_origin_of_their_first_label() {
         let registry = Registry::new();
         let (one, two) = (upstream(&registry, "nas1", 1), upstream(&registry, "nas2", 1));
-        registry.insert(Arc::clone(&one)).unwrap();
-        registry.insert(Arc::clone(&two)).unwrap();
+        insert(&registry, Arc::clone(&one)).unwrap();
+        insert(&registry, Arc::clone(&two)).unwrap();
         for host in ["nas1", "NAS1:1443", "nas1.example.com", "Nas1.example.com:80", "nas1."] {
             assert_eq!(route(&registry, host), Ok(one.id), "{host}");
         }
@@ -443,7 +474,7 @@ mod tests {
         set_paired(&registry, &[("nas1", Access::Open)]);
         assert_eq!(route(&registry, "localhost"), Err("never"));
         let one = upstream(&registry, "nas1", 1);
-        registry.insert(Arc::clone(&one)).unwrap();
+        insert(&registry, Arc::clone(&one)).unwrap();
         assert_eq!(route(&registry, "localhost:1443"), Ok(one.id));
         set_paired(&registry, &[("nas1", Access::Open), ("nas2", Access::Open)]);
         assert_eq!(route(&registry, "localhost"), Ok(one.id));
@@ -464,9 +495,9 @@ mod tests {
         set_paired(&registry, &[("nas1", password()), ("nas2", Access::Open)]);
         assert_eq!(route(&registry, "localhost"), Err("unknown"));
         let (one, two) = (upstream(&registry, "nas1", 1), upstream(&registry, "nas2", 1));
-        registry.insert(Arc::clone(&one)).unwrap();
+        insert(&registry, Arc::clone(&one)).unwrap();
         assert_eq!(route(&registry, "localhost"), Err("unknown"));
-        registry.insert(Arc::clone(&two)).unwrap();
+        insert(&registry, Arc::clone(&two)).unwrap();
         assert_eq!(route(&registry, "localhost"), Ok(two.id));
         registry.remove(&one);
         assert_eq!(route(&registry, "localhost"), Ok(two.id));
@@ -475,10 +506,10 @@ mod tests {
     #[test]
     fn origins_without_a_rule_are_locked_and_the_anonymous_is_open() {
         let registry = Registry::new();
-        registry.insert(upstream(&registry, "nas1", 1)).unwrap();
+        insert(&registry, upstream(&registry, "nas1", 1)).unwrap();
         assert_eq!(registry.way("nas1").access, Access::Locked);
         set_paired(&registry, &[("nas1", Access::Open)]);
-        registry.insert(upstream(&registry, ANONYMOUS, 0)).unwrap();
+        insert(&registry, upstream(&registry, ANONYMOUS, 0)).unwrap();
         assert_eq!(registry.way("nas1").access, Access::Open);
         assert_eq!(registry.count_access(|access| *access == Access::Open), 2);
         // Its record is gone while its tunnel is up.
@@ -508,11 +539,31 @@ mod tests {
     }
 
     #[test]
+    fn who_was_let_in_by_what_is_void_is_cut() {
+        let registry = Registry::new();
+        let proven = |epoch, generation| {
+            let mut made = Arc::into_inner(upstream(&registry, "nas1", epoch)).unwrap();
+            made.proof = Some(Proof { generation, chain: None });
+            Arc::new(made)
+        };
+        let (old, new) = (proven(1, 0), proven(2, 1));
+        insert(&registry, Arc::clone(&old)).unwrap();
+        set_paired(&registry, &[("nas1", Access::Open)]);
+        assert!(!old.tunnel.is_open());
+        insert(&registry, Arc::clone(&new)).unwrap();
+        set_paired(&registry, &[("nas1", Access::Open)]);
+        assert!(new.tunnel.is_open());
+        // Its record is gone.
+        set_paired(&registry, &[]);
+        assert!(!new.tunnel.is_open());
+    }
+
+    #[test]
     fn a_name_of_digits_is_a_name_and_an_address_is_none() {
         let registry = Registry::new();
         let (one, two) = (upstream(&registry, "127", 1), upstream(&registry, "nas2", 1));
-        registry.insert(Arc::clone(&one)).unwrap();
-        registry.insert(two).unwrap();
+        insert(&registry, Arc::clone(&one)).unwrap();
+        insert(&registry, two).unwrap();
         assert_eq!(route(&registry, "127"), Ok(one.id));
         assert_eq!(route(&registry, "127.0.0.1"), Err("unknown"));
         assert_eq!(route(&registry, "127.0.0.1:1443"), Err("unknown"));
@@ -522,22 +573,96 @@ mod tests {
     fn the_newest_tunnel_wins_and_a_late_end_of_the_old_one_changes_nothing() {
         let registry = Registry::new();
         let (old, new) = (upstream(&registry, "nas1", 1), upstream(&registry, "nas1", 2));
-        registry.insert(Arc::clone(&old)).unwrap();
-        registry.insert(Arc::clone(&new)).unwrap();
+        insert(&registry, Arc::clone(&old)).unwrap();
+        insert(&registry, Arc::clone(&new)).unwrap();
         assert!(!old.tunnel.is_open());
-        assert_eq!(registry.insert(upstream(&registry, "nas1", 1)), Err(Stale));
-        registry.remove(&old);
+        assert_eq!(registry.upstreams().len(), 2);
+        assert_eq!(insert(&registry, upstream(&registry, "nas1", 1)), Err(Refusal::Stale));
+        assert!(registry.remove(&old).is_none());
         assert_eq!(route(&registry, "nas1"), Ok(new.id));
         // Another process of the same box, whatever its count.
-        let mut other = Arc::into_inner(upstream(&registry, "nas1", 1)).unwrap();
-        other.run = Some(Run { instance: [1; 16], run: [3; 8], epoch: 1 });
-        registry.insert(Arc::new(other)).unwrap();
+        let other = of_box(&registry, 1, 3, 1);
+        insert(&registry, Arc::clone(&other)).unwrap();
         assert!(!new.tunnel.is_open());
         // Nameless agents have no order but that of their coming.
         let nameless = upstream(&registry, "nas1", 0);
-        registry.insert(Arc::clone(&nameless)).unwrap();
+        insert(&registry, Arc::clone(&nameless)).unwrap();
         assert_eq!(route(&registry, "nas1"), Ok(nameless.id));
-        registry.remove(&nameless);
+        for gone in [&nameless, &new, &other] {
+            registry.remove(gone);
+        }
         assert_eq!(registry.upstreams().len(), 0);
+    }
+
+    #[test]
+    fn an_old_connection_comes_too_late_also_when_the_newer_one_has_gone() {
+        let registry = Registry::new();
+        set_paired(&registry, &[("nas1", Access::Open)]);
+        let new = upstream(&registry, "nas1", 5);
+        insert(&registry, Arc::clone(&new)).unwrap();
+        registry.remove(&new);
+        assert_eq!(insert(&registry, upstream(&registry, "nas1", 4)), Err(Refusal::Stale));
+        insert(&registry, upstream(&registry, "nas1", 6)).unwrap();
+    }
+
+    #[test]
+    fn two_boxes_with_one_pairing_are_stopped_after_three_displacements() {
+        let registry = Registry::new();
+        insert(&registry, of_box(&registry, 1, 0, 1)).unwrap();
+        for run in 1..=3 {
+            assert_eq!(insert(&registry, of_box(&registry, 1, run, 1)), Ok(Seat::Holder));
+        }
+        let fourth = of_box(&registry, 1, 4, 1);
+        assert_eq!(insert(&registry, Arc::clone(&fourth)), Err(Refusal::Contested));
+        // Its own next connection displaces no other process.
+        insert(&registry, of_box(&registry, 1, 3, 2)).unwrap();
+        let soon = Rules { window: Duration::ZERO, ..RULES };
+        assert_eq!(registry.enter(fourth, None, soon), Ok(Seat::Holder));
+        // Who said goodbye is not displaced.
+        for run in 5..15 {
+            registry.upstreams().iter().for_each(|upstream| upstream.tunnel.drain());
+            insert(&registry, of_box(&registry, 1, run, 1)).unwrap();
+        }
+        // Those that finish are bounded.
+        assert_eq!(registry.upstreams().len(), 9);
+    }
+
+    #[test]
+    fn another_box_has_to_wait_for_the_end_of_the_one_that_is_alive() {
+        let registry = Registry::new();
+        let (held, other) = (of_box(&registry, 1, 1, 9), of_box(&registry, 2, 2, 1));
+        insert(&registry, Arc::clone(&held)).unwrap();
+        let judged = registry.judge("nas1", other.run.as_ref(), RULES);
+        assert!(matches!(judged, Verdict::Contest(holder) if holder.id == held.id));
+        assert_eq!(insert(&registry, Arc::clone(&other)), Err(Refusal::Held));
+        assert_eq!(registry.enter(Arc::clone(&other), Some(other.id), RULES), Err(Refusal::Held));
+        assert_eq!(registry.enter(Arc::clone(&other), Some(held.id), RULES), Ok(Seat::Holder));
+        assert!(!held.tunnel.is_open());
+        // One that drains holds nothing.
+        other.tunnel.drain();
+        assert_eq!(insert(&registry, of_box(&registry, 1, 1, 10)), Ok(Seat::Holder));
+    }
+
+    #[test]
+    fn one_box_may_stand_by_and_follows_when_the_first_goes() {
+        let registry = Registry::new();
+        let rules = Rules { standby: true, ..RULES };
+        let enter = |upstream| registry.enter(upstream, None, rules);
+        let (held, second) = (of_box(&registry, 1, 1, 1), of_box(&registry, 2, 2, 1));
+        assert_eq!(enter(Arc::clone(&held)), Ok(Seat::Holder));
+        assert_eq!(enter(Arc::clone(&second)), Ok(Seat::Standby));
+        assert_eq!(enter(of_box(&registry, 3, 3, 1)), Err(Refusal::Held));
+        assert_eq!(route(&registry, "nas1"), Ok(held.id));
+        // Its own next connection takes its seat.
+        let again = of_box(&registry, 2, 2, 2);
+        assert_eq!(enter(Arc::clone(&again)), Ok(Seat::Standby));
+        assert!(!second.tunnel.is_open());
+        // As soon as the first says goodbye, and for good when it is gone.
+        held.tunnel.drain();
+        assert_eq!(route(&registry, "nas1"), Ok(again.id));
+        let follows = registry.remove(&held).unwrap();
+        assert_eq!((follows.id, follows.is_standby.load(Relaxed)), (again.id, false));
+        assert_eq!(route(&registry, "nas1"), Ok(again.id));
+        assert_eq!(enter(of_box(&registry, 1, 1, 2)), Ok(Seat::Standby));
     }
 }

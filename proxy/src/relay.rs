@@ -37,6 +37,7 @@ pub(crate) use failure::Failure;
 use crate::{
     access::Access,
     gate::Pass,
+    lobby::Ticket,
     log::Level,
     registry::{Route, Upstream, Way},
     watch::{Wait, Watch},
@@ -59,6 +60,8 @@ pub(crate) struct Visit {
     pub(crate) has_unread: Cell<bool>,
     /// Our place among the connections.
     pub(crate) _pass: Pass,
+    /// Its place among those who have not asked for anything yet.
+    pub(crate) ticket: Ticket,
 }
 
 /// A request under way.

@@ -26,12 +26,13 @@ use crate::{
     access::{Access, Guard},
     admin, downstream,
     gate::Gate,
+    lobby::Lobby,
     registry::{ANONYMOUS, Registry},
     settings::Settings,
     socket,
     state::{Port, State, StateError},
     stop::{Phase, Stop},
-    tls::IdentityError,
+    tls::{Clients, ClientsError, IdentityError},
     upstream,
     worker::{Shared, Worker},
 };
@@ -55,6 +56,8 @@ pub enum StartError {
     State(StateError),
     /// A key and its certificate cannot be used together.
     Identity(IdentityError),
+    /// Certificates of agents cannot be verified.
+    Clients(ClientsError),
     /// The control socket cannot be made, or another server runs on this state folder.
     Control(io::Error),
     /// No random octets, or no further thread.
@@ -80,6 +83,7 @@ impl fmt::Display for StartError {
                 f.write_str("another spdy-proxy runs on this state folder")
             }
             Self::Control(error) => write!(f, "cannot make the control socket: {error}"),
+            Self::Clients(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
         }
     }
@@ -90,6 +94,12 @@ impl std::error::Error for StartError {}
 impl From<StateError> for StartError {
     fn from(error: StateError) -> Self {
         Self::State(error)
+    }
+}
+
+impl From<ClientsError> for StartError {
+    fn from(error: ClientsError) -> Self {
+        Self::Clients(error)
     }
 }
 
@@ -107,10 +117,16 @@ impl Server {
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
         let state = State::open(&settings.state_dir)?;
         let identity = state.identity(Port::Tunnel)?;
-        let tunnel_tls = identity.server_config(&upstream::ALPN).map_err(StartError::Identity)?;
+        let clients = match &settings.client_ca {
+            Some(ca) => Some(Arc::new(Clients::open(ca, settings.client_crl.as_deref())?)),
+            None => None,
+        };
+        let tunnel_tls = identity
+            .server_config(&upstream::ALPN, clients.clone())
+            .map_err(StartError::Identity)?;
         let http_tls = if settings.tls {
             let identity = state.identity(Port::Http)?;
-            Some(identity.server_config(&downstream::ALPN).map_err(StartError::Identity)?)
+            Some(identity.server_config(&downstream::ALPN, None).map_err(StartError::Identity)?)
         } else {
             None
         };
@@ -140,6 +156,7 @@ impl Server {
         let shared = Shared {
             state,
             registry,
+            clients,
             guard: Guard::new(&key, settings.log),
             budget: Arc::new(Budget::new(bounds.budget)),
             stop: Stop::default(),
@@ -148,7 +165,13 @@ impl Server {
             id: HEXLOWER.encode(&identity.pin()[..6]),
             connections: Gate::new(bounds.connections),
             tunnels: Gate::new(bounds.tunnels),
-            handshakes: Gate::new(bounds.handshakes),
+            handshakes: Lobby::new(bounds.handshakes, bounds.waiting, settings.timings.patience),
+            // However many come and say nothing, half of the places are for those who speak.
+            visitors: Lobby::new(
+                (bounds.connections / 4).max(SILENT_MIN),
+                (bounds.connections / 4).max(SILENT_MIN),
+                settings.timings.patience,
+            ),
             accepted: AtomicU64::new(0),
             id_prefix: u32::from_be_bytes(prefix),
             id_count: AtomicU64::new(0),
@@ -333,5 +356,7 @@ fn listen(addresses: &[SocketAddr]) -> Result<Bound, StartError> {
     Ok((sockets, bound))
 }
 
+/// Silent visitors that are kept however few connections are allowed.
+const SILENT_MIN: usize = 4;
 /// Time for the GOAWAYs of a server whose grace is over.
 const LAST_WORDS: Duration = Duration::from_millis(250);

@@ -30,6 +30,14 @@ pub struct Settings {
     /// Whether agents without credentials are taken, as the origin `anonymous`, which is open to
     /// every visitor. Default no.
     pub allow_anonymous: bool,
+    /// PEM file of the authority that vouches for agents with certificates. Default none: agents
+    /// show tokens.
+    pub client_ca: Option<PathBuf>,
+    /// PEM file of revocation lists of that authority. Default none.
+    pub client_crl: Option<PathBuf>,
+    /// Whether a second box may wait, connected, behind the one that holds its name, and follow
+    /// it. Default no: it is refused with 409 while that one is alive.
+    pub standby: bool,
     /// Where lines go. Default stderr, level info.
     pub log: Log,
     /// Threads that serve, each with its own executor. Default 1, at least 1.
@@ -43,12 +51,16 @@ pub struct Settings {
 /// What may exist at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Downstream connections. Default 10,000. More wait in the kernel's queue.
+    /// Downstream connections. Default 10,000. More wait in the kernel's queue. A quarter may be
+    /// silent, a quarter may wait behind those: of more the oldest of the busiest address is closed.
     pub connections: usize,
     /// Tunnels. Default 10,000. More are refused with 503 and `Retry-After`.
     pub tunnels: usize,
-    /// TLS and PUT handshakes of agents in progress. Default 64. More wait in the kernel's queue.
+    /// TLS and PUT handshakes of agents in progress. Default 64. More wait for their turn.
     pub handshakes: usize,
+    /// Agents that wait to shake hands, about 2 KiB each. Default 1,024. Of more the oldest of the
+    /// busiest address is closed.
+    pub waiting: usize,
     /// Streams of one tunnel. Default [`limits::STREAMS`]. More wait, then get 503.
     pub streams: usize,
     /// Octets that all streams may hold. Default [`limits::PROCESS_BUDGET`].
@@ -65,6 +77,9 @@ pub struct Bounds {
 pub struct Timings {
     /// A handshake of an agent, TLS and PUT together. Default 10 s.
     pub handshake: Duration,
+    /// Age at which a handshake, or a visitor without a request, is closed when another one waits
+    /// for its place; the oldest of the busiest address first. Default 1 s.
+    pub patience: Duration,
     /// A TLS handshake of a visitor, and each request head from its first octet. Default 30 s.
     pub head: Duration,
     /// Silence of a visitor between two requests. Default 75 s.
@@ -78,6 +93,11 @@ pub struct Timings {
     pub grace: Duration,
     /// Time over which agents come back after GOAWAY. Default 15 s.
     pub spread: Duration,
+    /// Time for a sign of life from an agent whose name another box asks for. Default 5 s.
+    pub probe: Duration,
+    /// Time in which processes of one box may displace one another three times; more are two boxes
+    /// with one pairing. Default 60 s.
+    pub displacements: Duration,
     /// Those of the sessions.
     pub session: limits::Timings,
 }
@@ -95,6 +115,9 @@ impl Settings {
             trace: false,
             debug: false,
             allow_anonymous: false,
+            client_ca: None,
+            client_crl: None,
+            standby: false,
             log: Log::stderr(Level::Info),
             threads: 1,
             bounds: Bounds::default(),
@@ -109,6 +132,7 @@ impl Default for Bounds {
             connections: 10_000,
             tunnels: 10_000,
             handshakes: 64,
+            waiting: 1_024,
             streams: limits::STREAMS,
             budget: limits::PROCESS_BUDGET,
             buffer: 64 << 10,
@@ -121,12 +145,15 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
+            patience: Duration::from_secs(1),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             body: Duration::from_secs(120),
             agent: Duration::from_secs(120),
             grace: Duration::from_secs(30),
             spread: Duration::from_secs(15),
+            probe: Duration::from_secs(5),
+            displacements: Duration::from_secs(60),
             session: limits::Timings::default(),
         }
     }

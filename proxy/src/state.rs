@@ -7,10 +7,14 @@
 //! key.pem cert.pem            of the tunnel port, made at first start, kept: agents pin the key
 //! http-key.pem http-cert.pem  of the HTTP port with -t, made at first need, to be replaced
 //! origins/NAME                one record per origin
+//! origins/NAME.seen           when its agent was last here, and what it was; may be lost
+//! spare-pins                  of the spare keys, which lie elsewhere; join codes carry them
+//! key.pem.old cert.pem.old    those from before a spare key was taken into use
 //! lock                        held for each change; a reader needs no lock
 //! control.sock                of the running server (crate::admin)
 //! ```
 
+mod keys;
 mod record;
 
 use std::{
@@ -19,9 +23,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use data_encoding::HEXLOWER;
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
@@ -31,6 +36,7 @@ use spdy_protocol::join::is_origin_name;
 
 use crate::{
     access::Access,
+    config,
     tls::{Identity, IdentityError, Made},
 };
 use record::{Hash, Record, Verdict};
@@ -61,6 +67,12 @@ pub struct OriginState {
     pub join_left: Option<Duration>,
     /// Which visitors may come in.
     pub access: Access,
+    /// When its agent was revoked, until it is paired again.
+    pub revoked: Option<SystemTime>,
+    /// Changes when those who were let in before have to go.
+    pub(crate) generation: u64,
+    /// When its agent came or went last, and its software: a peer's text.
+    pub seen: Option<(SystemTime, String)>,
 }
 
 /// Why the state folder cannot be used.
@@ -74,6 +86,10 @@ pub enum StateError {
     Identity(PathBuf, IdentityError),
     /// The name is not `[a-z0-9-]{1,63}`.
     Name(String),
+    /// A key that is none of the spare keys whose pins agents know; its pin.
+    StrangeKey([u8; 32]),
+    /// No further spare key: join codes have no room for its pin.
+    Spares,
 }
 
 impl fmt::Display for StateError {
@@ -82,6 +98,11 @@ impl fmt::Display for StateError {
             Self::NoFolder => f.write_str("no state folder: give --state-dir"),
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Identity(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::StrangeKey(pin) => {
+                let pin = HEXLOWER.encode(pin);
+                write!(f, "no agent knows this key: its pin {pin} is none of the spare ones")
+            }
+            Self::Spares => write!(f, "there are {} spare keys already", keys::SPARES),
             Self::Name(name) => write!(f, "{name:?} is no name: [a-z0-9-], 1 to 63 characters"),
         }
     }
@@ -135,7 +156,7 @@ impl State {
         let (key, certificate) = (self.folder.join(key), self.folder.join(certificate));
         let _lock = self.lock()?;
         if !exists(&key)? && !exists(&certificate)? {
-            let made = Made::new(&["localhost", "127.0.0.1", "::1"])
+            let made = Made::new(&keys::NAMES)
                 .map_err(|error| StateError::Identity(key.clone(), error))?;
             // The certificate first: a key without one would look like an operator's mistake.
             replace(&certificate, made.certificate.as_bytes())?;
@@ -156,6 +177,97 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn pair(&self, origin: &str, valid: Duration) -> Result<[u8; 16], StateError> {
+        self.expect(origin, valid, false)
+    }
+
+    /// Makes a join secret for the agent of `origin` to come to a new token; the one in use stays
+    /// valid until the new one is used. `None`: there is no token to replace.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn rotate(&self, origin: &str, valid: Duration) -> Result<Option<[u8; 16]>, StateError> {
+        let has_token = load(&self.record_path(origin)?)?.has_token();
+        has_token.then(|| self.expect(origin, valid, true)).transpose()
+    }
+
+    /// Takes from the agent of `origin` all that it could come in by, until it is paired again.
+    /// `false`: there is no such origin. A running server has to be told
+    /// ([`crate::admin::Command::Reload`]); it cuts the agent's tunnels then.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn revoke(&self, origin: &str) -> Result<bool, StateError> {
+        let path = self.record_path(origin)?;
+        let _lock = self.lock()?;
+        if !exists(&path)? {
+            return Ok(false);
+        }
+        let mut record = load(&path)?;
+        record.revoke(SystemTime::now());
+        replace(&path, record.format().as_bytes())?;
+        Ok(true)
+    }
+
+    /// Whether a certificate, for which its authority vouches, may speak for `origin`: `None` when
+    /// it is revoked, else the generation. A new one is noted, also where there is no record yet.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn admit(&self, origin: &str, der: &[u8]) -> Result<Option<u64>, StateError> {
+        let (path, certificate) = (self.record_path(origin)?, hash(der));
+        let mut record = load(&path)?;
+        let Some(is_new) = record.admit(certificate) else { return Ok(None) };
+        if is_new {
+            let _lock = self.lock()?;
+            record = load(&path)?;
+            if record.admit(certificate).is_none() {
+                return Ok(None);
+            }
+            replace(&path, record.format().as_bytes())?;
+        }
+        Ok(Some(record.generation()))
+    }
+
+    /// What changes when those who were let in before have to go; `None`: no record.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn generation(&self, origin: &str) -> Result<Option<u64>, StateError> {
+        let path = self.record_path(origin)?;
+        Ok(if exists(&path)? { Some(load(&path)?.generation()) } else { None })
+    }
+
+    /// Notes that the agent of `origin` is or was here until now. May be lost in a power cut.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) fn note_seen(&self, origin: &str, software: &str) -> Result<(), StateError> {
+        let path = self.record_path(origin)?.with_extension(SEEN);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        // One writer, the server: the new name needs no lock.
+        let new = path.with_extension("seen.new");
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)
+            .and_then(|mut file| writeln!(file, "seen {now}\nsoftware {software}"))
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|error| StateError::Io(path, error))
+    }
+
+    fn seen(&self, origin: &str) -> Option<(SystemTime, String)> {
+        let path = self.record_path(origin).ok()?.with_extension(SEEN);
+        let entries = config::parse(&fs::read_to_string(path).ok()?);
+        let value = |key| entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        let seconds = Duration::from_secs(value("seen")?.parse().ok()?);
+        let software = value("software").cloned().unwrap_or_default();
+        Some((UNIX_EPOCH.checked_add(seconds)?, software))
+    }
+
+    fn expect(&self, origin: &str, valid: Duration, rotates: bool) -> Result<[u8; 16], StateError> {
         let path = self.record_path(origin)?;
         let mut secret = [0; 16];
         SystemRandom::new().fill(&mut secret).map_err(|_| {
@@ -164,7 +276,7 @@ impl State {
         let expires = SystemTime::now().checked_add(valid).unwrap_or(SystemTime::UNIX_EPOCH);
         let _lock = self.lock()?;
         let mut record = load(&path)?;
-        record.expect(hash(&secret), expires);
+        record.expect(hash(&secret), expires, rotates);
         replace(&path, record.format().as_bytes())?;
         Ok(secret)
     }
@@ -207,8 +319,9 @@ impl State {
         Ok(joined)
     }
 
-    /// Whether `token` speaks for `origin`; with `next` (the SHA-256 of a new token), that one is
-    /// registered beside it. Unknown origins and wrong tokens take the same way.
+    /// Whether `token` speaks for `origin`: the generation of its record, or `None`. With `next`
+    /// (the SHA-256 of a new token), that one is registered beside it. Unknown origins and wrong
+    /// tokens take the same way.
     ///
     /// # Errors
     /// [`StateError::Io`].
@@ -217,19 +330,22 @@ impl State {
         origin: &str,
         token: &[u8],
         next: Option<[u8; 32]>,
-    ) -> Result<bool, StateError> {
+    ) -> Result<Option<u64>, StateError> {
         let (path, token) = (self.record_path(origin).ok(), hash(token));
         let read = || path.as_deref().map_or_else(|| Ok(Record::default()), load);
-        let verdict = read()?.verify(&token);
-        let Some(path) = path.as_deref() else { return Ok(false) };
-        if verdict == Verdict::Refused || (verdict == Verdict::Valid && next.is_none()) {
-            return Ok(verdict == Verdict::Valid);
+        let record = read()?;
+        let verdict = record.verify(&token);
+        let Some(path) = path.as_deref() else { return Ok(None) };
+        match verdict {
+            Verdict::Refused => return Ok(None),
+            Verdict::Valid if next.is_none() => return Ok(Some(record.generation())),
+            _ => {}
         }
         let _lock = self.lock()?;
         // Again under the lock: another exchange may have changed it.
         let mut record = load(path)?;
         match record.verify(&token) {
-            Verdict::Refused => return Ok(false),
+            Verdict::Refused => return Ok(None),
             Verdict::Fresh => record.promote(),
             Verdict::Valid => {}
         }
@@ -237,7 +353,7 @@ impl State {
             record.rotate(next);
         }
         replace(path, record.format().as_bytes())?;
-        Ok(true)
+        Ok(Some(record.generation()))
     }
 
     /// All origins, by name.
@@ -258,6 +374,9 @@ impl State {
                 joined: record.is_joined(),
                 join_left: record.join_left(SystemTime::now()),
                 access: record.access().clone(),
+                revoked: record.revoked(),
+                generation: record.generation(),
+                seen: self.seen(name),
             });
         }
         origins.sort_by(|one, other| one.name.cmp(&other.name));
@@ -332,6 +451,8 @@ fn replace(path: &Path, octets: &[u8]) -> Result<(), StateError> {
 }
 
 const ORIGINS: &str = "origins";
+/// Extension of the file beside a record: no name of an origin has one.
+const SEEN: &str = "seen";
 const SYSTEM_FOLDER: &str = "/var/lib/spdy-proxy";
 
 #[cfg(test)]
@@ -341,10 +462,10 @@ mod tests {
     use super::*;
 
     /// A fresh folder, removed at the end.
-    struct Folder(PathBuf);
+    pub(super) struct Folder(pub(super) PathBuf);
 
     impl Folder {
-        fn new(name: &str) -> Self {
+        pub(in crate::state) fn new(name: &str) -> Self {
             let path = env::temp_dir().join(format!("spdy-proxy-{}-{name}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             Self(path)
@@ -390,16 +511,16 @@ mod tests {
         let state = State::open(&folder.0).unwrap();
         let token = b"token";
         let secret = state.pair("nas1", HOUR).unwrap();
-        assert!(!state.verify("nas1", token, None).unwrap());
+        assert_eq!(state.verify("nas1", token, None).unwrap(), None);
         assert!(!state.join("nas2", &secret, hash(token)).unwrap());
         assert!(!state.join("../nas1", &secret, hash(token)).unwrap());
         assert!(state.join("nas1", &secret, hash(token)).unwrap());
         assert!(!state.join("nas1", &secret, hash(token)).unwrap());
         let other = State::open(&folder.0).unwrap();
-        assert!(other.verify("nas1", token, None).unwrap());
-        assert!(!other.verify("nas1", b"wrong", None).unwrap());
-        assert!(!other.verify("nas2", token, None).unwrap());
-        assert!(!other.verify("..", token, None).unwrap());
+        assert!(other.verify("nas1", token, None).unwrap().is_some());
+        assert_eq!(other.verify("nas1", b"wrong", None).unwrap(), None);
+        assert_eq!(other.verify("nas2", token, None).unwrap(), None);
+        assert_eq!(other.verify("..", token, None).unwrap(), None);
         let kept = fs::read_to_string(folder.0.join("origins/nas1")).unwrap();
         assert!(!kept.contains("token token"));
     }
@@ -413,7 +534,7 @@ mod tests {
         assert_eq!(state.access("nas1").unwrap(), Some(Access::Locked));
         state.set_access("nas1", Access::Open).unwrap();
         assert!(state.join("nas1", &secret, hash(b"token")).unwrap());
-        assert!(state.verify("nas1", b"token", Some(hash(b"next"))).unwrap());
+        assert!(state.verify("nas1", b"token", Some(hash(b"next"))).unwrap().is_some());
         assert_eq!(state.access("nas1").unwrap(), Some(Access::Open));
         assert_eq!(state.origins().unwrap()[0].access, Access::Open);
         assert!(matches!(state.set_access("../x", Access::Open), Err(StateError::Name(_))));
@@ -425,13 +546,56 @@ mod tests {
         let state = State::open(&folder.0).unwrap();
         let secret = state.pair("nas1", HOUR).unwrap();
         state.join("nas1", &secret, hash(b"old")).unwrap();
-        assert!(!state.verify("nas1", b"wrong", Some(hash(b"new"))).unwrap());
-        assert!(!state.verify("nas1", b"new", None).unwrap());
-        assert!(state.verify("nas1", b"old", Some(hash(b"new"))).unwrap());
-        assert!(state.verify("nas1", b"old", None).unwrap());
-        assert!(state.verify("nas1", b"new", None).unwrap());
-        assert!(!state.verify("nas1", b"old", None).unwrap());
-        assert!(state.verify("nas1", b"new", None).unwrap());
+        assert_eq!(state.verify("nas1", b"wrong", Some(hash(b"new"))).unwrap(), None);
+        assert_eq!(state.verify("nas1", b"new", None).unwrap(), None);
+        assert!(state.verify("nas1", b"old", Some(hash(b"new"))).unwrap().is_some());
+        assert!(state.verify("nas1", b"old", None).unwrap().is_some());
+        assert!(state.verify("nas1", b"new", None).unwrap().is_some());
+        assert_eq!(state.verify("nas1", b"old", None).unwrap(), None);
+        assert!(state.verify("nas1", b"new", None).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_revoked_origin_stays_known_and_a_rotation_needs_a_token() {
+        let folder = Folder::new("revoke");
+        let state = State::open(&folder.0).unwrap();
+        assert!(!state.revoke("nas1").unwrap());
+        assert_eq!(state.rotate("nas1", HOUR).unwrap(), None);
+        let secret = state.pair("nas1", HOUR).unwrap();
+        state.join("nas1", &secret, hash(b"token")).unwrap();
+        let generation = state.verify("nas1", b"token", None).unwrap();
+        assert_eq!(state.generation("nas1").unwrap(), generation);
+        let secret = state.rotate("nas1", HOUR).unwrap().unwrap();
+        assert!(state.join("nas1", &secret, hash(b"next")).unwrap());
+        assert_eq!(state.verify("nas1", b"token", None).unwrap(), generation);
+        assert_eq!(state.verify("nas1", b"next", None).unwrap(), generation);
+        assert_eq!(state.verify("nas1", b"token", None).unwrap(), None);
+        state.note_seen("nas1", "spdy-agent/1 \u{e4}").unwrap();
+        assert!(state.revoke("nas1").unwrap());
+        assert_eq!(state.verify("nas1", b"next", None).unwrap(), None);
+        assert_ne!(state.generation("nas1").unwrap(), generation);
+        assert_eq!(state.rotate("nas1", HOUR).unwrap(), None);
+        let origins = state.origins().unwrap();
+        assert_eq!(origins.len(), 1);
+        assert!(origins[0].revoked.is_some() && !origins[0].joined);
+        assert_eq!(origins[0].seen.as_ref().unwrap().1, "spdy-agent/1 \u{e4}");
+        assert_eq!(state.generation("nas2").unwrap(), None);
+    }
+
+    #[test]
+    fn certificates_make_a_record_that_is_locked_and_can_be_revoked() {
+        let folder = Folder::new("certificates");
+        let state = State::open(&folder.0).unwrap();
+        let generation = state.admit("nas1", b"der").unwrap();
+        assert_eq!(generation, Some(0));
+        assert_eq!(state.admit("nas1", b"der").unwrap(), generation);
+        assert_eq!(state.access("nas1").unwrap(), Some(Access::Locked));
+        assert!(state.revoke("nas1").unwrap());
+        assert_eq!(state.admit("nas1", b"other").unwrap(), None);
+        state.pair("nas1", HOUR).unwrap();
+        assert_eq!(state.admit("nas1", b"der").unwrap(), None);
+        assert!(state.admit("nas1", b"other").unwrap().is_some());
+        assert!(matches!(state.admit("../x", b"der"), Err(StateError::Name(_))));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Keys, certificates and TLS configurations of both ports.
 //!
-//! It owns how a key is made and read, what its pin is, and the adapter that speaks TLS over a
-//! stream (`stream`). It does not own where the files lie ([`crate::state`]).
+//! It owns how a key is made and read, what its pin is, which certificates of agents are believed
+//! (`clients`), and the adapter that speaks TLS over a stream (`stream`). It does not own where the files lie ([`crate::state`]).
 
+mod clients;
 mod stream;
 
 use std::{fmt, sync::Arc};
@@ -13,8 +14,11 @@ use rustls::{
     ServerConfig,
     crypto::ring::{Ticketer, default_provider},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier},
 };
 
+pub use clients::ClientsError;
+pub(crate) use clients::{Clients, is_for};
 pub(crate) use stream::TlsStream;
 
 /// A private key with its certificate chain.
@@ -89,24 +93,36 @@ impl Identity {
     }
 
     /// TLS 1.3 and 1.2 with this identity. A peer that offers ALPN must offer one of `protocols`;
-    /// one that offers none is taken too.
+    /// one that offers none is taken too. With `clients` each peer is asked for a certificate, and
+    /// no session is resumed: that would skip the check whether the certificate is still good.
     ///
     /// # Errors
     /// [`IdentityError::Mismatch`].
     pub(crate) fn server_config(
         &self,
         protocols: &[&[u8]],
+        clients: Option<Arc<Clients>>,
     ) -> Result<Arc<ServerConfig>, IdentityError> {
+        let is_resuming = clients.is_none();
+        let verifier: Arc<dyn ClientCertVerifier> = match clients {
+            Some(clients) => clients,
+            None => Arc::new(NoClientAuth),
+        };
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|_| IdentityError::Mismatch)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(|_| IdentityError::Mismatch)?;
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        // Tickets, not a table: a peer that comes back costs no memory while it is away.
-        config.ticketer =
-            Ticketer::new().map_err(|cause| IdentityError::Made(cause.to_string()))?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if is_resuming {
+            // Tickets, not a table: a peer that comes back costs no memory while it is away.
+            config.ticketer =
+                Ticketer::new().map_err(|cause| IdentityError::Made(cause.to_string()))?;
+        } else {
+            config.send_tls13_tickets = 0;
+        }
         Ok(Arc::new(config))
     }
 }
@@ -117,12 +133,32 @@ impl Made {
     /// # Errors
     /// [`IdentityError::Made`].
     pub(crate) fn new(names: &[&str]) -> Result<Self, IdentityError> {
-        let failed = |cause: rcgen::Error| IdentityError::Made(cause.to_string());
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+        let key = key.map_err(|cause| IdentityError::Made(cause.to_string()))?;
+        Self::signed_by(&key, names)
+    }
+
+    /// The same with a key that is there already, as PEM.
+    ///
+    /// # Errors
+    /// [`IdentityError::Key`], [`IdentityError::Made`].
+    pub(crate) fn of(key: &str, names: &[&str]) -> Result<Self, IdentityError> {
+        Self::signed_by(&KeyPair::from_pem(key).map_err(|_| IdentityError::Key)?, names)
+    }
+
+    /// The two as they are used.
+    ///
+    /// # Errors
+    /// None that can be expected.
+    pub(crate) fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::parse(self.key.as_bytes(), self.certificate.as_bytes())
+    }
+
+    fn signed_by(key: &KeyPair, names: &[&str]) -> Result<Self, IdentityError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names)
-            .and_then(|params| params.self_signed(&key))
-            .map_err(failed)?;
+            .and_then(|params| params.self_signed(key))
+            .map_err(|cause| IdentityError::Made(cause.to_string()))?;
         Ok(Self { key: key.serialize_pem(), certificate: certificate.pem() })
     }
 }
@@ -138,7 +174,7 @@ mod tests {
         let key = KeyPair::from_pem(&made.key).unwrap();
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
         assert_eq!(identity.pin()[..], *digest::digest(&digest::SHA256, &spki).as_ref());
-        assert!(identity.server_config(&[b"http/1.1"]).is_ok());
+        assert!(identity.server_config(&[b"http/1.1"], None).is_ok());
     }
 
     #[test]
@@ -146,7 +182,7 @@ mod tests {
         let (one, other) = (Made::new(&["a"]).unwrap(), Made::new(&["a"]).unwrap());
         let parse = |key: &str, certificate: &str| {
             Identity::parse(key.as_bytes(), certificate.as_bytes())
-                .and_then(|identity| identity.server_config(&[]).map(|_| ()))
+                .and_then(|identity| identity.server_config(&[], None).map(|_| ()))
         };
         assert_eq!(parse("nonsense", &one.certificate), Err(IdentityError::Key));
         assert_eq!(parse(&one.key, "nonsense"), Err(IdentityError::Certificate));

@@ -7,7 +7,7 @@ use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,21 +15,23 @@ use async_io::{Async, Timer};
 use blocking::unblock;
 use data_encoding::BASE64URL_NOPAD;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use spdy_protocol::{
     handshake::{Answer, Credentials, Features, HandshakeError, Hello, Put, Welcome, agreed},
     session::{Config, Profile, Side, Trace},
-    tunnel::tunnel,
+    tunnel::{Tunnel, tunnel},
 };
 
 use crate::{
+    failures::LIMIT,
     gate::Pass,
+    lobby::Ticket,
     log::{Escaped, Level},
-    registry::{ANONYMOUS, Run, Stale, Upstream},
+    registry::{ANONYMOUS, Proof, Refusal, Rules, Run, Upstream, Verdict},
     socket::Socket,
     state::StateError,
     stop::Phase,
-    tls::TlsStream,
+    tls::{TlsStream, is_for},
     worker::{Shared, Worker},
 };
 
@@ -45,12 +47,10 @@ pub(crate) async fn accept(
     let shared = Arc::clone(&worker.shared);
     let accepting = async {
         loop {
-            // Room comes first: who is too many waits in the kernel, and is not refused.
-            shared.handshakes.room().await;
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let pass = shared.handshakes.enter().await;
-                    let task = serve(Rc::clone(&worker), stream, peer, tls.clone(), pass);
+                    let ticket = shared.handshakes.enter(peer.ip());
+                    let task = serve(Rc::clone(&worker), stream, peer, tls.clone(), ticket);
                     worker.spawn(task);
                 }
                 Err(error) => {
@@ -79,7 +79,15 @@ struct Link {
     hello: Option<Hello>,
     /// Octets that came behind the PUT.
     received: Vec<u8>,
-    place: Pass,
+    entry: Entry,
+}
+
+/// What a tunnel begins with.
+struct Entry {
+    proof: Option<Proof>,
+    _place: Pass,
+    /// The holder of its name that was asked whether it is alive, and is not.
+    beaten: Option<u64>,
 }
 
 /// Why a handshake came to nothing.
@@ -114,17 +122,32 @@ async fn serve(
     stream: Async<std::net::TcpStream>,
     peer: SocketAddr,
     tls: Arc<ServerConfig>,
-    pass: Pass,
+    ticket: Ticket,
 ) {
     let shared = &worker.shared;
     let log = shared.settings.log;
-    let deadline = async {
-        Timer::after(shared.settings.timings.handshake).await;
-        Err(Rejected::Io(io::ErrorKind::TimedOut.into()))
+    let limit = shared.settings.timings.handshake;
+    let late = || async {
+        Timer::after(limit).await;
+        Rejected::Io(io::ErrorKind::TimedOut.into())
     };
-    // Boxed: what a handshake needs is given back before the tunnel's long life begins.
-    let shaken = Box::pin(future::or(shake_hands(shared, stream, peer, tls), deadline)).await;
-    drop(pass);
+    let expelled = || Rejected::Io(io::Error::other(EXPELLED));
+    let admitted = async { if ticket.admitted().await { Ok(()) } else { Err(expelled()) } };
+    let shaken = match future::or(admitted, async { Err(late().await) }).await {
+        Err(rejected) => Err(rejected),
+        Ok(()) => {
+            let put_out = async {
+                ticket.expelled().await;
+                expelled()
+            };
+            let ended = async { Err(future::or(put_out, late()).await) };
+            // Boxed: what a handshake needs is not held by those who wait, and is given back
+            // before the tunnel's long life begins.
+            Box::pin(future::or(shake_hands(shared, stream, peer, tls), ended)).await
+        }
+    };
+    let failures = if shaken.is_err() { ticket.failed() } else { 0 };
+    drop(ticket);
     match shaken {
         Ok(Shaken::Tunnel(link)) => run(shared, *link).await,
         Ok(Shaken::Registered(origin)) => {
@@ -132,12 +155,14 @@ async fn serve(
         }
         Err(rejected) => {
             shared.registry.totals.count_refused();
-            // Port scanners come by all day; who was told something meant us.
+            // Port scanners come by all day; who was told something meant us. Who goes on and on
+            // does not fill the log.
             let level = match &rejected {
-                Rejected::Told { .. } => Level::Warn,
-                Rejected::Io(_) => Level::Debug,
+                Rejected::Told { .. } if failures <= LIMIT => Level::Warn,
+                _ => Level::Debug,
             };
-            log.write(level, format_args!("handshake=refused peer={peer} {rejected}"));
+            let more = if failures == LIMIT { " more=hidden" } else { "" };
+            log.write(level, format_args!("handshake=refused peer={peer} {rejected}{more}"));
         }
     }
 }
@@ -152,7 +177,10 @@ async fn shake_hands(
     socket.limit_unsent(shared.settings.bounds.unsent)?;
     let mut io = TlsStream::accept(tls, socket).await?;
     let decided = match read_put(&mut io).await? {
-        Ok((put, received)) => decide(shared, put).await.map(|decided| (decided, received)),
+        Ok((put, received)) => {
+            let chain = io.peer_chain().map(<[_]>::to_vec);
+            decide(shared, put, chain).await.map(|decided| (decided, received))
+        }
         Err(rejected) => Err(rejected),
     };
     let (decided, received) = match decided {
@@ -168,13 +196,13 @@ async fn shake_hands(
     };
     let is_named = decided.hello.is_some();
     io.write_all(&Answer::Established(is_named.then(|| welcome(shared))).encode()).await?;
-    let Some(place) = decided.place else {
+    let Some(entry) = decided.entry else {
         io.close().await?;
         return Ok(Shaken::Registered(decided.origin));
     };
     io.flush().await?;
     let Decided { origin, hello, .. } = decided;
-    Ok(Shaken::Tunnel(Box::new(Link { io, peer, origin, hello, received, place })))
+    Ok(Shaken::Tunnel(Box::new(Link { io, peer, origin, hello, received, entry })))
 }
 
 /// Reads the PUT, and what may have come behind it.
@@ -204,52 +232,107 @@ async fn read_put(
 struct Decided {
     origin: String,
     hello: Option<Hello>,
-    /// Room for a tunnel; `None` when a token was registered and no tunnel follows.
-    place: Option<Pass>,
+    /// `None` when a token was registered and no tunnel follows.
+    entry: Option<Entry>,
 }
 
-async fn decide(shared: &Shared, put: Put) -> Result<Decided, Rejected> {
+async fn decide(
+    shared: &Shared,
+    put: Put,
+    chain: Option<Vec<CertificateDer<'static>>>,
+) -> Result<Decided, Rejected> {
     let Put { credentials, hello, .. } = put;
     let name = hello.as_ref().map(|hello| hello.origin.clone());
     let told = |status, reason| Rejected::Told { status, reason, origin: name.clone() };
+    let failed = |error: StateError| state_failed(shared, &error);
     let register = hello.as_ref().and_then(|hello| hello.register);
-    let origin = match (credentials, name.clone()) {
-        (Credentials::None, _) | (_, None) => {
+    let state = shared.state.clone();
+    let (origin, proof) = match (credentials, name.clone(), chain) {
+        (Credentials::None, Some(name), Some(chain)) if register.is_none() => {
+            if name == ANONYMOUS || !is_for(&chain[0], &name) {
+                return Err(told(403, "the certificate is for another name"));
+            }
+            let (origin, certificate) = (name.clone(), chain[0].clone());
+            let admitted = unblock(move || state.admit(&origin, &certificate)).await;
+            let generation = admitted.map_err(failed)?;
+            let generation = generation.ok_or_else(|| told(403, "the certificate is revoked"))?;
+            // It may have come by its certificate, and to a record, just now.
+            if !shared.registry.is_paired(&name) {
+                refresh(shared).await;
+            }
+            (name, Some(Proof { generation, chain: Some(chain) }))
+        }
+        (Credentials::None, ..) | (_, None, _) => {
             if !shared.settings.allow_anonymous || register.is_some() {
                 return Err(told(401, "this proxy asks for credentials"));
             }
-            ANONYMOUS.to_owned()
+            (ANONYMOUS.to_owned(), None)
         }
-        (Credentials::Bearer(token), Some(name)) => {
-            let (state, origin) = (shared.state.clone(), name.clone());
+        (Credentials::Bearer(token), Some(name), _) => {
+            let origin = name.clone();
             let verified = unblock(move || state.verify(&origin, token.as_bytes(), register)).await;
-            if !verified.map_err(|error| state_failed(shared, &error))? {
-                return Err(told(401, BAD_TOKEN));
-            }
-            name
+            let generation = verified.map_err(failed)?.ok_or_else(|| told(401, BAD_TOKEN))?;
+            (name, Some(Proof { generation, chain: None }))
         }
-        (Credentials::Join(secret), Some(name)) => {
+        (Credentials::Join(secret), Some(name), _) => {
             let Some(token) = register else {
                 return Err(told(400, "a join registers a token"));
             };
             let secret =
                 BASE64URL_NOPAD.decode(secret.as_bytes()).map_err(|_| told(401, BAD_JOIN))?;
-            let (state, origin) = (shared.state.clone(), name.clone());
+            let origin = name.clone();
             let joined = unblock(move || state.join(&origin, &secret, token)).await;
-            if !joined.map_err(|error| state_failed(shared, &error))? {
+            if !joined.map_err(failed)? {
                 return Err(told(401, BAD_JOIN));
             }
-            name
+            (name, None)
         }
     };
     if register.is_some() {
         refresh(shared).await;
-        return Ok(Decided { origin, hello, place: None });
+        return Ok(Decided { origin, hello, entry: None });
     }
+    let run = hello.as_ref().map(Run::of);
+    let contested = contest(shared, &origin, run.as_ref()).await;
+    let beaten = contested.map_err(|refusal| told(409, refusal.reason()))?;
     let Some(place) = shared.tunnels.try_enter() else {
         return Err(told(503, "no room for another tunnel"));
     };
-    Ok(Decided { origin, hello, place: Some(place) })
+    Ok(Decided { origin, hello, entry: Some(Entry { proof, _place: place, beaten }) })
+}
+
+/// Whether a proven agent may come in. Where another box holds its name that one is asked for a
+/// sign of life; if none comes, its id is returned: it may be displaced.
+async fn contest(shared: &Shared, origin: &str, run: Option<&Run>) -> Result<Option<u64>, Refusal> {
+    let rules = rules(shared);
+    let holder = match shared.registry.judge(origin, run, rules) {
+        Verdict::Enter => return Ok(None),
+        Verdict::Refused(refusal) => return Err(refusal),
+        Verdict::Contest(holder) => holder,
+    };
+    if !is_alive(&holder.tunnel, shared.settings.timings.probe).await {
+        return Ok(Some(holder.id));
+    }
+    if shared.registry.has_room_behind(origin, run, rules) { Ok(None) } else { Err(Refusal::Held) }
+}
+
+/// Asks an agent for a sign of life, for which it has `patience`.
+async fn is_alive(tunnel: &Tunnel, patience: Duration) -> bool {
+    let heard = || tunnel.counters().octets_received;
+    let (before, deadline) = (heard(), Instant::now() + patience);
+    tunnel.check();
+    while tunnel.is_open() && Instant::now() < deadline {
+        if heard() != before {
+            return true;
+        }
+        Timer::after(PROBE_STEP.min(patience)).await;
+    }
+    false
+}
+
+const fn rules(shared: &Shared) -> Rules {
+    let settings = &shared.settings;
+    Rules { standby: settings.standby, window: settings.timings.displacements }
 }
 
 /// A fault of ours, which the agent hears of without detail.
@@ -263,15 +346,53 @@ fn state_failed(shared: &Shared, error: &StateError) -> Rejected {
 pub(crate) async fn refresh(shared: &Shared) -> bool {
     let (state, ticket) = (shared.state.clone(), shared.registry.ticket());
     let read = unblock(move || state.origins()).await;
-    match read {
+    let log = shared.settings.log;
+    let is_read = match read {
         Ok(origins) => {
             shared.registry.set_paired(ticket, origins);
             true
         }
         Err(error) => {
-            shared.settings.log.error(format_args!("state=failed {error}"));
+            log.error(format_args!("state=failed {error}"));
             false
         }
+    };
+    let Some(clients) = shared.clients.clone() else { return is_read };
+    let reloaded = unblock(move || clients.reload()).await;
+    if let Err(error) = &reloaded {
+        log.error(format_args!("clients=failed {error}"));
+    }
+    for upstream in shared.registry.upstreams() {
+        if !has_good_chain(shared, &upstream) {
+            upstream.cut();
+        }
+    }
+    is_read && reloaded.is_ok()
+}
+
+/// Whether the certificate that an agent came by, if it did, is still good.
+fn has_good_chain(shared: &Shared, upstream: &Upstream) -> bool {
+    let chain = upstream.proof.as_ref().and_then(|proof| proof.chain.as_ref());
+    chain.is_none_or(|chain| shared.clients.as_ref().is_some_and(|clients| clients.is_good(chain)))
+}
+
+/// Whether what let an agent in still would. Asked again once its tunnel can be found: before, it
+/// could not be cut.
+async fn is_still_let_in(shared: &Shared, upstream: &Upstream) -> bool {
+    let Some(proof) = &upstream.proof else { return true };
+    let (state, origin) = (shared.state.clone(), upstream.origin.clone());
+    let generation = unblock(move || state.generation(&origin)).await;
+    matches!(generation, Ok(Some(held)) if held == proof.generation)
+        && has_good_chain(shared, upstream)
+}
+
+/// Notes when an agent was here, for `list`.
+async fn note_seen(shared: &Shared, upstream: &Upstream) {
+    if upstream.proof.is_some() {
+        let (state, origin) = (shared.state.clone(), upstream.origin.clone());
+        let software = upstream.software.clone();
+        // What is noted is a help, and the log has it too.
+        let _ = unblock(move || state.note_seen(&origin, &software)).await;
     }
 }
 
@@ -288,7 +409,8 @@ fn welcome(shared: &Shared) -> Welcome {
 
 /// Runs a tunnel until it ends.
 async fn run(shared: &Shared, link: Link) {
-    let Link { io, peer, origin, hello, received, place } = link;
+    let Link { io, peer, origin, hello, received, entry } = link;
+    let Entry { proof, _place, beaten } = entry;
     let (profile, features) = agreed(Features::OURS, hello.as_ref().map(|hello| hello.can));
     let mut config = Config::new(Side::Client, profile, Arc::clone(&shared.budget));
     config.stored_only = profile == Profile::Ours && features.stored;
@@ -308,22 +430,29 @@ async fn run(shared: &Shared, link: Link) {
         origin,
         tunnel,
         features,
-        run: hello.as_ref().map(|hello| Run {
-            instance: hello.instance,
-            run: hello.run,
-            epoch: hello.epoch,
-        }),
+        run: hello.as_ref().map(Run::of),
+        proof,
+        is_standby: AtomicBool::new(false),
         software: hello.map(|hello| hello.software).unwrap_or_default(),
         peer,
         since: SystemTime::now(),
         totals: Default::default(),
     });
-    if shared.registry.insert(Arc::clone(&upstream)) == Err(Stale) {
-        log.warn(format_args!("tunnel=stale origin={} peer={peer}", upstream.origin));
-        return;
-    }
+    let entered = shared.registry.enter(Arc::clone(&upstream), beaten, rules(shared));
+    let seat = match entered {
+        Ok(seat) => seat,
+        Err(refusal) => {
+            // Its agent has the 200 already: another one came between.
+            let reason = refusal.reason();
+            let origin = &upstream.origin;
+            log.warn(format_args!("tunnel=refused origin={origin} peer={peer} reason={reason:?}"));
+            upstream.cut();
+            let _ = driver.await;
+            return;
+        }
+    };
     log.info(format_args!(
-        "tunnel=up origin={} tunnel={} peer={peer} profile={profile:?} software={}",
+        "tunnel={seat} origin={} tunnel={} peer={peer} profile={profile:?} software={}",
         upstream.origin,
         upstream.id,
         Escaped(&upstream.software),
@@ -332,8 +461,17 @@ async fn run(shared: &Shared, link: Link) {
         // It came while the others were told.
         upstream.tunnel.drain();
     }
-    let ended = driver.await;
-    shared.registry.remove(&upstream);
+    let watching = async {
+        if !is_still_let_in(shared, &upstream).await {
+            upstream.cut();
+        }
+        note_seen(shared, &upstream).await;
+    };
+    let (ended, ()) = future::zip(driver, watching).await;
+    note_seen(shared, &upstream).await;
+    if let Some(follows) = shared.registry.remove(&upstream) {
+        log.info(format_args!("tunnel=up origin={} tunnel={}", follows.origin, follows.id));
+    }
     let counters = upstream.tunnel.counters();
     let cause = ended.err().map_or_else(|| "agreed".to_owned(), |error| error.to_string());
     log.info(format_args!(
@@ -349,15 +487,17 @@ async fn run(shared: &Shared, link: Link) {
     if shared.settings.trace {
         log.info(format_args!("tunnel={} {counters:?}", upstream.id));
     }
-    drop(place);
 }
 
 /// Octets of a PUT: more is malformed.
 const PUT_MAX: usize = 16_384;
 /// One reason for a wrong token and for a name that is not known, so that names cannot be probed.
 const BAD_TOKEN: &str = "unknown origin or wrong token";
+const EXPELLED: &str = "others waited";
 const BAD_JOIN: &str = "join code is unknown, used or expired";
 /// When agents should try again that found us full.
 const FULL_RETRY: Duration = Duration::from_secs(60);
+/// How often somebody who was asked for a sign of life is looked at.
+const PROBE_STEP: Duration = Duration::from_millis(50);
 /// Pause after a failed accept: the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

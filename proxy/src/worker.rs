@@ -19,10 +19,12 @@ use spdy_protocol::budget::Budget;
 use crate::{
     access::Guard,
     gate::Gate,
+    lobby::Lobby,
     registry::Registry,
     settings::Settings,
     state::State,
     stop::Stop,
+    tls::Clients,
     watch::{Limits, Watches},
 };
 
@@ -32,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) state: State,
     pub(crate) registry: Registry,
+    /// Who vouches for agents with certificates.
+    pub(crate) clients: Option<Arc<Clients>>,
     pub(crate) guard: Guard,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stop: Stop,
@@ -40,7 +44,10 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     pub(crate) connections: Gate,
     pub(crate) tunnels: Gate,
-    pub(crate) handshakes: Gate,
+    /// Agents that shake hands.
+    pub(crate) handshakes: Lobby,
+    /// Visitors who have not asked for anything yet.
+    pub(crate) visitors: Lobby,
     /// Downstream connections accepted.
     pub(crate) accepted: AtomicU64,
     /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use spdy_protocol::handshake::{Answer, Credentials};
 use support::{
     Proxy,
-    agent::{Agent, Role, close, join},
+    agent::{Agent, Role, ask, close, join},
     pattern, wait_until,
 };
 
@@ -188,8 +189,9 @@ fn a_connection_older_than_the_one_in_use_does_not_replace_it() {
     role.epoch = 5;
     let current = Agent::connect(&proxy, &role);
     role.epoch = 4;
-    let mut late = Agent::connect(&proxy, &role);
-    late.ended();
+    let late = role.put(Credentials::Bearer(role.token.clone()), None);
+    let answer = ask(proxy.tunnel, proxy.pin, &late);
+    assert!(matches!(answer, Answer::Refused { status: 409, .. }), "{answer:?}");
     let before = current.seen.requests.load(Relaxed);
     assert_eq!(proxy.get("/ping").text(), "ok");
     assert_eq!(current.seen.requests.load(Relaxed), before + 1);

@@ -19,8 +19,12 @@ use std::{
 use blocking::unblock;
 use ring::hmac;
 
-use super::{Password, equal, failures::Failures};
-use crate::{gate::Gate, log::Log};
+use super::{Password, equal};
+use crate::{
+    failures::{Failures, LIMIT},
+    gate::Gate,
+    log::Log,
+};
 
 /// Checks credentials. Clones are the same guard.
 #[derive(Clone, Debug)]
@@ -147,7 +151,7 @@ impl Guard {
 
     fn fail(&self, password: &Password, from: IpAddr) -> Denied {
         self.shared.wrong.fetch_add(1, Relaxed);
-        if self.failures().count(from, Instant::now()) {
+        if self.failures().count(from, Instant::now()) == LIMIT {
             let origin = password.user();
             self.shared.log.warn(format_args!("access=blocked origin={origin} peer={from}"));
         }

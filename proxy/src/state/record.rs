@@ -1,8 +1,8 @@
 //! What the proxy keeps of one origin, and who may speak for it.
 //!
 //! It owns the rules: a join secret is used once and dies at its time; two tokens are valid from
-//! a rotation until the new one was used once. Only hashes are kept. Beside them stands which
-//! visitors may come in ([`crate::access`]). It does not touch files.
+//! a rotation until the new one was used once; what was revoked stays so. Only hashes are kept.
+//! Beside them stands which visitors may come in ([`crate::access`]). It does not touch files.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use crate::{
     config,
 };
 
-/// SHA-256 of a token or of a join secret.
+/// SHA-256 of a token, of a join secret or of a certificate.
 pub(crate) type Hash = [u8; 32];
 
 /// One origin.
@@ -23,12 +23,29 @@ pub(crate) struct Record {
     token: Option<Hash>,
     /// Hash of the token that a rotation registered and that was not used yet.
     next: Option<Hash>,
-    /// Hash of the join secret that waits to be used, and when it dies.
-    join: Option<(Hash, SystemTime)>,
+    /// The join secret that waits to be used.
+    join: Option<Join>,
     /// When an agent joined.
     joined: Option<SystemTime>,
+    /// When the agent was revoked, until the origin is paired again.
+    revoked: Option<SystemTime>,
+    /// Grows with all that voids what came before: whoever was let in under another one must go.
+    generation: u64,
+    /// Certificates that came in, the latest last.
+    certificates: Vec<Hash>,
+    /// Certificates that were revoked with their agent. They stay so.
+    void: Vec<Hash>,
     /// Which visitors may come in.
     access: Access,
+}
+
+/// A join secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Join {
+    secret: Hash,
+    expires: SystemTime,
+    /// Whether the token in use stays valid until that of the join was used.
+    rotates: bool,
 }
 
 /// What a token is worth.
@@ -47,19 +64,25 @@ impl Record {
     /// those whom it would have let in.
     pub(crate) fn parse(text: &str) -> Self {
         let mut record = Self::default();
-        let mut join = (None, None);
+        let (mut join, mut rotates) = ((None, None), false);
         for entry in config::parse(text) {
             match entry.key.as_str() {
                 "token" => record.token = parse_hash(&entry.value),
                 "next" => record.next = parse_hash(&entry.value),
                 "join" => join.0 = parse_hash(&entry.value),
                 "join-expires" => join.1 = parse_time(&entry.value),
+                "join-rotates" => rotates = entry.value == "yes",
+                "revoked" => record.revoked = parse_time(&entry.value),
+                "generation" => record.generation = entry.value.parse().unwrap_or(0),
+                "certificate" => record.certificates.extend(parse_hash(&entry.value)),
+                "void" => record.void.extend(parse_hash(&entry.value)),
                 "joined" => record.joined = parse_time(&entry.value),
                 "access" => record.access = Access::parse(&entry.value),
                 _ => {}
             }
         }
-        record.join = join.0.zip(join.1);
+        let made = join.0.zip(join.1);
+        record.join = made.map(|(secret, expires)| Join { secret, expires, rotates });
         record
     }
 
@@ -81,12 +104,26 @@ impl Record {
         if let Some(hash) = self.next {
             line("next", HEXLOWER.encode(&hash));
         }
-        if let Some((hash, expires)) = self.join {
-            line("join", HEXLOWER.encode(&hash));
-            line("join-expires", seconds(expires));
+        if let Some(join) = self.join {
+            line("join", HEXLOWER.encode(&join.secret));
+            line("join-expires", seconds(join.expires));
+            if join.rotates {
+                line("join-rotates", "yes".to_owned());
+            }
         }
         if let Some(joined) = self.joined {
             line("joined", seconds(joined));
+        }
+        if let Some(revoked) = self.revoked {
+            line("revoked", seconds(revoked));
+        }
+        if self.generation > 0 {
+            line("generation", self.generation.to_string());
+        }
+        for (key, hashes) in [("certificate", &self.certificates), ("void", &self.void)] {
+            for hash in hashes {
+                line(key, HEXLOWER.encode(hash));
+            }
         }
         if let Some(access) = self.access.text() {
             line("access", access);
@@ -95,20 +132,51 @@ impl Record {
     }
 
     /// A join secret may be used until `expires`; an earlier one dies. Tokens stay valid until it
-    /// is used.
-    pub(crate) const fn expect(&mut self, secret: Hash, expires: SystemTime) {
-        self.join = Some((secret, expires));
+    /// is used; with `rotates`, until the token that it registers is used.
+    pub(crate) const fn expect(&mut self, secret: Hash, expires: SystemTime, rotates: bool) {
+        self.join = Some(Join { secret, expires, rotates });
+        self.revoked = None;
     }
 
     /// Uses a join secret: from now on `token` speaks for the origin. `false`: unknown, used or
     /// expired, and nothing changes.
     pub(crate) fn join(&mut self, secret: &Hash, token: Hash, now: SystemTime) -> bool {
-        let valid = self.join.is_some_and(|(held, expires)| equal(&held, secret) && now < expires);
-        if valid {
-            let access = std::mem::take(&mut self.access);
-            *self = Self { token: Some(token), joined: Some(now), access, ..Self::default() };
+        let valid = |join: &Join| equal(&join.secret, secret) && now < join.expires;
+        let Some(join) = self.join.filter(valid) else { return false };
+        self.join = None;
+        self.joined = Some(now);
+        if join.rotates && self.token.is_some() {
+            self.next = Some(token);
+        } else {
+            (self.token, self.next) = (Some(token), None);
+            self.generation += 1;
         }
-        valid
+        true
+    }
+
+    /// Nobody speaks for the origin any more, until it is paired again; the certificates that came
+    /// in are void for ever.
+    pub(crate) fn revoke(&mut self, now: SystemTime) {
+        (self.token, self.next, self.join) = (None, None, None);
+        self.revoked = Some(now);
+        self.generation += 1;
+        self.void.append(&mut self.certificates);
+    }
+
+    /// Whether the holder of a certificate, which its authority vouches for, may speak for the
+    /// origin. `None`: it is revoked. `Some(true)`: it is new, and was noted.
+    pub(crate) fn admit(&mut self, certificate: Hash) -> Option<bool> {
+        if self.revoked.is_some() || self.void.contains(&certificate) {
+            return None;
+        }
+        let is_new = !self.certificates.contains(&certificate);
+        if is_new {
+            if self.certificates.len() >= CERTIFICATES {
+                self.certificates.remove(0);
+            }
+            self.certificates.push(certificate);
+        }
+        Some(is_new)
     }
 
     /// What `token` is worth. The time that it takes does not depend on it.
@@ -143,14 +211,29 @@ impl Record {
         &self.access
     }
 
-    /// Whether an agent has joined.
+    /// Whether an agent has joined, or came in by a certificate.
     pub(crate) const fn is_joined(&self) -> bool {
+        self.token.is_some() || !self.certificates.is_empty()
+    }
+
+    /// Whether a token is there to be rotated.
+    pub(crate) const fn has_token(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// When the agent was revoked.
+    pub(crate) const fn revoked(&self) -> Option<SystemTime> {
+        self.revoked
+    }
+
+    /// Whoever was let in under another one must go.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// How long a join code is still good for, if one waits.
     pub(crate) fn join_left(&self, now: SystemTime) -> Option<Duration> {
-        self.join.and_then(|(_, expires)| expires.duration_since(now).ok())
+        self.join.and_then(|join| join.expires.duration_since(now).ok())
     }
 }
 
@@ -161,6 +244,9 @@ fn parse_hash(text: &str) -> Option<Hash> {
 fn parse_time(text: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(text.parse().ok()?))
 }
+
+/// Certificates that are noted; those from before are expired, or few come to have so many.
+const CERTIFICATES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -176,7 +262,7 @@ mod tests {
 
     fn joined() -> Record {
         let mut record = Record::default();
-        record.expect(SECRET, at(100));
+        record.expect(SECRET, at(100), false);
         assert!(record.join(&SECRET, TOKEN, at(99)));
         record
     }
@@ -185,7 +271,7 @@ mod tests {
     fn a_join_secret_works_once_and_in_time() {
         let mut record = Record::default();
         assert!(!record.join(&SECRET, TOKEN, at(0)));
-        record.expect(SECRET, at(100));
+        record.expect(SECRET, at(100), false);
         assert!(!record.join(&[9; 32], TOKEN, at(0)));
         assert!(!record.join(&SECRET, TOKEN, at(100)));
         assert!(!record.is_joined());
@@ -199,7 +285,7 @@ mod tests {
     #[test]
     fn a_new_join_code_leaves_the_token_valid_until_it_is_used() {
         let mut record = joined();
-        record.expect(NEXT, at(200));
+        record.expect(NEXT, at(200), false);
         assert_eq!(record.verify(&TOKEN), Verdict::Valid);
         assert!(record.join(&NEXT, NEXT, at(150)));
         assert_eq!(record.verify(&TOKEN), Verdict::Refused);
@@ -217,6 +303,60 @@ mod tests {
     }
 
     #[test]
+    fn a_join_that_rotates_leaves_the_old_token_valid_until_the_new_one_is_used() {
+        let mut record = joined();
+        let generation = record.generation();
+        record.expect(SECRET, at(300), true);
+        assert_eq!(Record::parse(&record.format()), record);
+        assert!(record.join(&SECRET, NEXT, at(150)));
+        assert_eq!(record.verify(&TOKEN), Verdict::Valid);
+        assert_eq!(record.verify(&NEXT), Verdict::Fresh);
+        assert_eq!(record.generation(), generation);
+        // Where there is none yet it is an ordinary join.
+        let mut fresh = Record::default();
+        fresh.expect(SECRET, at(300), true);
+        assert!(fresh.join(&SECRET, TOKEN, at(150)));
+        assert_eq!(fresh.verify(&TOKEN), Verdict::Valid);
+    }
+
+    #[test]
+    fn a_revoked_agent_has_nothing_left_until_its_origin_is_paired_again() {
+        let mut record = joined();
+        record.rotate(NEXT);
+        record.expect(SECRET, at(300), false);
+        record.set_access(Access::Open);
+        assert_eq!(record.admit([7; 32]), Some(true));
+        assert_eq!(record.admit([7; 32]), Some(false));
+        let generation = record.generation();
+        record.revoke(at(150));
+        assert_eq!(Record::parse(&record.format()), record);
+        for token in [TOKEN, NEXT] {
+            assert_eq!(record.verify(&token), Verdict::Refused);
+        }
+        assert!(!record.join(&SECRET, TOKEN, at(151)));
+        assert_eq!((record.admit([7; 32]), record.admit([8; 32])), (None, None));
+        assert_eq!(record.revoked(), Some(at(150)));
+        assert!(record.generation() > generation && !record.is_joined());
+        assert_eq!(record.access(), &Access::Open);
+        record.expect(NEXT, at(300), false);
+        assert_eq!(record.revoked(), None);
+        // A certificate that was revoked stays so; its authority may issue another one.
+        assert_eq!((record.admit([7; 32]), record.admit([8; 32])), (None, Some(true)));
+        assert!(record.join(&NEXT, NEXT, at(200)));
+        assert_eq!(record.admit([7; 32]), None);
+    }
+
+    #[test]
+    fn noted_certificates_are_bounded() {
+        let mut record = Record::default();
+        for n in 0..100 {
+            assert_eq!(record.admit([n; 32]), Some(true));
+        }
+        assert_eq!(record.certificates.len(), CERTIFICATES);
+        assert_eq!(record.admit([99; 32]), Some(false));
+    }
+
+    #[test]
     fn an_empty_record_lets_nobody_in() {
         assert_eq!(Record::default().verify(&[0; 32]), Verdict::Refused);
     }
@@ -226,7 +366,7 @@ mod tests {
         let mut record = joined();
         assert_eq!(Record::parse(&record.format()).access(), &Access::Locked);
         record.set_access(Access::Open);
-        record.expect(SECRET, at(200));
+        record.expect(SECRET, at(200), false);
         assert!(record.join(&SECRET, NEXT, at(150)));
         assert_eq!(record.access(), &Access::Open);
     }
@@ -235,7 +375,7 @@ mod tests {
     fn records_survive_their_text() {
         let mut record = joined();
         record.rotate(NEXT);
-        record.expect(SECRET, at(1_000));
+        record.expect(SECRET, at(1_000), false);
         record.set_access(Access::Open);
         assert_eq!(Record::parse(&record.format()), record);
         assert_eq!(Record::parse("token xyz\nfuture thing\n"), Record::default());

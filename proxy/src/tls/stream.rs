@@ -19,6 +19,7 @@ use std::{
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustls::{
     ServerConfig,
+    pki_types::CertificateDer,
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{
         ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
@@ -82,6 +83,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         };
         poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
+    }
+
+    /// The peer's certificate chain, its own first; verified, if the configuration asks for one.
+    pub(crate) fn peer_chain(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.peer_certificates()
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -465,7 +471,7 @@ mod tests {
                 .unwrap()
                 .with_root_certificates(roots)
                 .with_no_client_auth();
-            Self { server: identity.server_config(&[]).unwrap(), client: Arc::new(client) }
+            Self { server: identity.server_config(&[], None).unwrap(), client: Arc::new(client) }
         }
 
         async fn sockets() -> (Async<TcpStream>, Async<TcpStream>) {

@@ -1,6 +1,6 @@
-//! Wrong passwords by the address that they came from.
+//! Failures by the address that they came from: wrong passwords, handshakes that came to nothing.
 //!
-//! It owns the count and its bound. It reads no clock, and does not know what a password is.
+//! It owns the count and its bound. It reads no clock, and does not know what failed.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
 /// Counts of the addresses that failed within the last [`WINDOW`]; [`ADDRESSES`] at most, above
 /// which the oldest is forgotten: what checking costs is bounded elsewhere.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(crate) struct Failures {
     held: HashMap<IpAddr, Window>,
 }
 
@@ -22,8 +22,8 @@ struct Window {
 }
 
 impl Failures {
-    /// One more from `address`. `true`: it is the one after which none is looked at any more.
-    pub(super) fn count(&mut self, address: IpAddr, now: Instant) -> bool {
+    /// One more from `address`. Returns how many there were in its window, this one included.
+    pub(crate) fn count(&mut self, address: IpAddr, now: Instant) -> u32 {
         let address = network(address);
         let is_over = |window: &Window| now.duration_since(window.begun) >= WINDOW;
         if self.held.get(&address).is_none_or(is_over) {
@@ -37,14 +37,21 @@ impl Failures {
             }
             self.held.insert(address, Window { begun: now, count: 0 });
         }
-        self.held.get_mut(&address).is_some_and(|window| {
-            window.count += 1;
-            window.count == LIMIT
+        self.held.get_mut(&address).map_or(1, |window| {
+            window.count = window.count.saturating_add(1);
+            window.count
         })
     }
 
+    /// How many came from `address` in its window.
+    pub(crate) fn recent(&self, address: IpAddr, now: Instant) -> u32 {
+        let window = self.held.get(&network(address));
+        let window = window.filter(|window| now.duration_since(window.begun) < WINDOW);
+        window.map_or(0, |window| window.count)
+    }
+
     /// How long `address` has to wait until it is looked at again.
-    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+    pub(crate) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let window = self.held.get(&network(address))?;
         let left = WINDOW.saturating_sub(now.duration_since(window.begun));
         (window.count >= LIMIT && !left.is_zero()).then_some(left)
@@ -52,15 +59,15 @@ impl Failures {
 }
 
 /// What counts as one address: of IPv6 a /64, because that is what one subscriber gets.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,
     }
 }
 
-/// Failures of an address in a [`WINDOW`].
-const LIMIT: u32 = 10;
+/// Failures of an address in a [`WINDOW`] that are nothing unusual.
+pub(crate) const LIMIT: u32 = 10;
 /// Time from the first failure until an address begins anew.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are held.
@@ -78,18 +85,19 @@ mod tests {
     fn an_address_that_fails_ten_times_waits_for_the_end_of_its_minute() {
         let (mut failures, begun) = (Failures::default(), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
-        for second in 0..9 {
-            assert!(!failures.count(ip("192.0.2.1"), at(second)));
+        for second in 0..9_u32 {
+            assert_eq!(failures.count(ip("192.0.2.1"), at(second.into())), second + 1);
         }
         assert_eq!(failures.wait(ip("192.0.2.1"), at(9)), None);
-        assert!(failures.count(ip("192.0.2.1"), at(9)));
+        assert_eq!(failures.count(ip("192.0.2.1"), at(9)), LIMIT);
+        assert_eq!(failures.recent(ip("192.0.2.1"), at(59)), LIMIT);
+        assert_eq!(failures.recent(ip("192.0.2.1"), at(60)), 0);
         assert_eq!(failures.wait(ip("192.0.2.1"), at(10)), Some(Duration::from_secs(50)));
         assert_eq!(failures.wait(ip("::ffff:192.0.2.1"), at(59)), Some(Duration::from_secs(1)));
         assert_eq!(failures.wait(ip("192.0.2.2"), at(10)), None);
-        // It is told once.
-        assert!(!failures.count(ip("192.0.2.1"), at(11)));
+        assert_eq!(failures.count(ip("192.0.2.1"), at(11)), LIMIT + 1);
         assert_eq!(failures.wait(ip("192.0.2.1"), at(60)), None);
-        assert!(!failures.count(ip("192.0.2.1"), at(60)));
+        assert_eq!(failures.count(ip("192.0.2.1"), at(60)), 1);
         assert_eq!(failures.wait(ip("192.0.2.1"), at(61)), None);
     }
 
