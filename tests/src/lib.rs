@@ -33,6 +33,8 @@ pub mod media;
 
 pub mod fixture;
 
+pub mod netns;
+
 pub mod link;
 
 pub mod source;
