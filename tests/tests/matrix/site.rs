@@ -130,6 +130,11 @@ impl Site {
         Self::on(pace, Line::any(), None)
     }
 
+    /// The same on the link emulator, which can be slower than a packet.
+    pub fn emulated(pace: Pace) -> Self {
+        Self::on(pace, Line::Link(None), None)
+    }
+
     fn on(pace: Pace, line: Line, names: Option<&Names>) -> Self {
         let root = TempRoot::new();
         root.random_file("large", 48 << 20, 1);
@@ -294,15 +299,11 @@ impl Site {
         }
     }
 
-    /// A line of so many bits in a second for an agent that does not run yet.
+    /// A slow link in place of the way, for an agent that does not run yet.
     pub fn slow_down(&self, bits: u64) {
-        match &self.line {
-            Line::Network(network) => network.limit(bits),
-            Line::Link(link) => {
-                let way = Way { rate: Some(bits / 8), split: Some(64), ..Way::default() };
-                link.as_ref().unwrap().set(Settings { up: way, down: way });
-            }
-        }
+        let Line::Link(Some(link)) = &self.line else { panic!("see Site::emulated") };
+        let way = Way { rate: Some(bits / 8), split: Some(64), ..Way::default() };
+        link.set(Settings { up: way, down: way });
     }
 
     /// How often the agent's log has `part`.
