@@ -2,8 +2,10 @@
 //!
 //! It owns the scale only; what is no `spdy-proxy` without a command is done by the program.
 
-use std::{future::pending, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
+use async_signal::{Signal, Signals};
+use smol::stream::StreamExt as _;
 use spdy_proxy::{
     args::{self, Command},
     command,
@@ -20,6 +22,10 @@ fn main() -> ExitCode {
         _ => return command::run(std::env::args_os()),
     };
     scale(&mut settings);
+    let mut signals = match Signals::new([Signal::Term]) {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error.to_string()),
+    };
     let served = Server::bind(settings).and_then(|server| {
         for address in server.http_addresses() {
             eprintln!("listening on {address} http");
@@ -27,15 +33,19 @@ fn main() -> ExitCode {
         for address in server.tunnel_addresses() {
             eprintln!("listening on {address} tunnel");
         }
-        server.run_until(pending())
+        server.run_until(async move {
+            signals.next().await;
+        })
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("scaled-proxy: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error.to_string()),
     }
+}
+
+fn failed(problem: &str) -> ExitCode {
+    eprintln!("scaled-proxy: {problem}");
+    ExitCode::FAILURE
 }
 
 fn scale(settings: &mut Settings) {

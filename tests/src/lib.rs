@@ -31,9 +31,9 @@ pub mod recorder;
 
 pub mod media;
 
-pub mod fixture;
-
 pub mod netns;
+
+pub mod fixture;
 
 pub mod link;
 

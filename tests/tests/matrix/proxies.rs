@@ -97,10 +97,10 @@ pub fn refusal_of_put(pace: Pace) {
 pub fn slow_handshake(pace: Pace) {
     let site = Site::emulated(pace);
     let started = Instant::now();
-    site.slow_down(pace.rate(2_000));
+    site.slow_down(pace.rate(3_000));
     site.start_agent();
     let up = site.back_at_new(started);
-    site.row("slow handshake (2 kbit/s)", [None, None, Some((up, 20.0))]);
+    site.row("slow handshake (3 kbit/s)", [None, None, Some((up, 20.0))]);
     assert!(up > pace.time(4.0), "it was not slow");
     assert_eq!(site.agent_said("event=connect_failed"), 0);
 }
