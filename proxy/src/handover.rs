@@ -199,7 +199,21 @@ impl Predecessor {
 
     /// Tells the predecessor that we are ready, and who has come; returns when it has given way,
     /// or is no more.
-    pub(crate) async fn follow(mut self, shared: &Shared) {
+    pub(crate) async fn follow(self, shared: &Shared) {
+        let is_there = future::or(self.converse(shared), async {
+            upstream::follow(shared).await;
+            true
+        })
+        .await;
+        // Rules and names may have changed since the last look.
+        upstream::refresh(shared).await;
+        let how = if is_there { "gave way" } else { "lost" };
+        shared.settings.log.info(format_args!("server=serving predecessor={how:?}"));
+        shared.stop.advance(Phase::Running);
+    }
+
+    /// Whether it gave way; else it is no more.
+    async fn converse(mut self, shared: &Shared) -> bool {
         let mut told = HashSet::new();
         let mut is_there = self.lines.tell(READY).await.is_ok();
         while is_there {
@@ -216,13 +230,7 @@ impl Predecessor {
                 _ => {}
             }
         }
-        // Rules and names may have changed since we read them.
-        upstream::refresh(shared).await;
-        shared.settings.log.info(format_args!(
-            "server=serving predecessor={}",
-            if is_there { "gave way" } else { "lost" }
-        ));
-        shared.stop.advance(Phase::Running);
+        is_there
     }
 }
 

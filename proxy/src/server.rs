@@ -13,7 +13,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::{Duration, SystemTime},
@@ -443,7 +443,14 @@ async fn drain(shared: &Shared) {
     let grace = async {
         Timer::after(shared.settings.timings.grace).await;
     };
-    future::or(finished, grace).await;
+    // Who is revoked meanwhile is told to the process that has taken over.
+    let rules = async {
+        if shared.handed_over.load(Relaxed) {
+            upstream::follow(shared).await;
+        }
+        future::pending().await
+    };
+    future::or(future::or(finished, grace), rules).await;
     for upstream in shared.registry.upstreams() {
         upstream.tunnel.close(Reason::Ok);
     }

@@ -381,6 +381,15 @@ pub(crate) async fn refresh(shared: &Shared) -> bool {
     is_read && reloaded.is_ok()
 }
 
+/// Reads the same again and again, for ever: while two processes serve, only one of them is told of
+/// changes.
+pub(crate) async fn follow(shared: &Shared) {
+    loop {
+        Timer::after(FOLLOW).await;
+        refresh(shared).await;
+    }
+}
+
 /// Whether the certificate that an agent came by, if it did, is still good.
 fn has_good_chain(shared: &Shared, upstream: &Upstream) -> bool {
     let chain = upstream.proof.as_ref().and_then(|proof| proof.chain.as_ref());
@@ -512,5 +521,7 @@ const BAD_JOIN: &str = "join code is unknown, used or expired";
 const FULL_RETRY: Duration = Duration::from_secs(60);
 /// How often somebody who was asked for a sign of life is looked at.
 const PROBE_STEP: Duration = Duration::from_millis(50);
+/// How old what one of two processes knows may be.
+const FOLLOW: Duration = Duration::from_secs(1);
 /// Pause after a failed accept: the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

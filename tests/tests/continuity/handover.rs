@@ -124,8 +124,11 @@ fn upgrade(proxy: &Proxy) {
 
 /// A pair behind a line on which a large file takes `seconds`.
 fn pair(root: &TempRoot, len: u64, seconds: u64) -> (Pair, Link, String) {
+    pair_of(Proxy::start(&SPREAD), root, len, seconds)
+}
+
+fn pair_of(proxy: Proxy, root: &TempRoot, len: u64, seconds: u64) -> (Pair, Link, String) {
     let sha256 = root.random_file("film", len, 1);
-    let proxy = Proxy::start(&SPREAD);
     let link = line(proxy.tunnel, len / seconds);
     let pair = Pair::join(proxy, link.address(), root.path(), &[]);
     (pair, link, sha256)
@@ -133,15 +136,28 @@ fn pair(root: &TempRoot, len: u64, seconds: u64) -> (Pair, Link, String) {
 
 #[test]
 fn upgrade_drops_no_visitor_and_no_download() {
+    upgrade_under_load(&SPREAD, 6);
+}
+
+#[test]
+#[ignore = "takes half a minute: stage long"]
+fn upgrade_at_full_length_drops_no_visitor_and_no_download() {
+    upgrade_under_load(&[], 25);
+}
+
+/// A download of so many seconds is under way when the proxy is replaced.
+fn upgrade_under_load(args: &[&str], seconds: u64) {
     let root = root();
-    let (mut pair, _link, sha256) = pair(&root, 8 << 20, 6);
+    let proxy = Proxy::start(args);
+    let (mut pair, _link, sha256) = pair_of(proxy, &root, 8 << 20, seconds);
     let http = pair.proxy.http;
+    // An agent comes back at once that is sent away within its first second.
+    settled(http, "/film");
     let crowd = Crowd::come(http);
     let mut running = Visitor::get(http, "/film");
     running.head();
     running.read(100_000);
     let begun = Instant::now();
-    let mut visits = 0;
     upgrade(&pair.proxy);
     let successor = Successor::of(&pair.proxy);
     let moved = begun.elapsed();
@@ -150,13 +166,29 @@ fn upgrade_drops_no_visitor_and_no_download() {
     let body = running.finish();
     assert_eq!((body.end, body.sha256), (End::Whole, sha256));
     assert_eq!(exited(&mut pair.proxy), Some(0));
-    visits += crowd.go();
+    let visits = crowd.go();
     eprintln!("{visits} visitors, {moved:?} until the new process had them all");
-    assert!(visits > 100, "{visits}");
+    assert!(visits > 100 * usize::try_from(seconds).unwrap(), "{visits}");
     // Who asks now asks the new one: its control socket, its page, its tunnel.
     assert!(successor.is_alive());
     assert!(pair.proxy.tell(&["list"]).starts_with("nas1 connected "));
     assert_eq!(Debug::of(http).total("tunnels_now"), 1);
+}
+
+#[test]
+fn agent_that_is_revoked_after_an_upgrade_loses_its_old_tunnel_too() {
+    let root = root();
+    let (pair, _link, _) = pair(&root, 8 << 20, 60);
+    let http = pair.proxy.http;
+    let mut running = Visitor::get(http, "/film");
+    running.head();
+    running.read(50_000);
+    upgrade(&pair.proxy);
+    let _successor = Successor::of(&pair.proxy);
+    let begun = Instant::now();
+    let _ = pair.proxy.tell(&["revoke", "nas1"]);
+    assert_ne!(running.finish().end, End::Whole);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
