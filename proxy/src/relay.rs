@@ -133,10 +133,9 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
     let mut head = head::request(&asked.parts, host, client, &asked.request_id)?;
     let priority = priority::priority(&asked.parts.headers, asked.parts.uri.path());
     // A request that its agent did not begin may go to the tunnel that has replaced that one.
-    let mut attempts = ATTEMPTS;
+    let (mut refusals, mut losses) = (REFUSALS, LOSSES);
     let mut failed = None;
     loop {
-        attempts -= 1;
         let may_wait = asked.is_safe() || failed.is_some();
         let upstream = wait::tunnel(visit, &head.host, way, may_wait, failed).await?;
         asked.upstream = Some(Arc::clone(&upstream));
@@ -144,7 +143,8 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
         let is_whole = asked.upload.is_none() && head.upgrade.is_none();
         let stream = match upstream.tunnel.open(&head, priority, is_whole).await {
             Ok(stream) => stream,
-            Err(OpenError::Closed) if attempts > 0 => {
+            Err(OpenError::Closed) if refusals > 0 => {
+                refusals -= 1;
                 (way, failed) = (again(visit, &head.host, &access)?, None);
                 continue;
             }
@@ -156,7 +156,10 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
                 let begun = Begun { upstream, stream, reply, head, priority, access };
                 return respond(visit, asked, begun);
             }
-            Err(failure) if attempts > 0 && asked.may_repeat(&failure, &upstream, &head) => {
+            Err(failure) if asked.may_repeat(&failure, &upstream, &head) => {
+                let left = if failure == Failure::Lost { &mut losses } else { &mut refusals };
+                let Some(fewer) = left.checked_sub(1) else { return Err(failure) };
+                *left = fewer;
                 (way, failed) = (again(visit, &head.host, &access)?, Some(failure));
             }
             Err(failure) => return Err(failure),
@@ -368,5 +371,7 @@ impl From<UploadError> for Failure {
 }
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-/// Tunnels that are tried for one request.
-const ATTEMPTS: u32 = 2;
+/// How many tunnels may refuse a request before it is given up with the next one.
+const REFUSALS: u32 = 1;
+/// How many tunnels a response may lose; before its head and after it are counted apart.
+const LOSSES: u32 = 3;

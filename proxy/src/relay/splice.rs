@@ -22,7 +22,7 @@ use spdy_protocol::{
 };
 
 use super::{
-    Visit, head,
+    LOSSES, Visit, head,
     wait::{self, Stopped},
 };
 use crate::{access::Access, hold::place, registry::Upstream};
@@ -136,7 +136,7 @@ impl Repeat {
     ) -> Option<Box<Self>> {
         let len = head.path.len() + head.headers.encoded_len() + reply.headers.encoded_len();
         let is_fit = head.method == "GET" && matches!(reply.status, 200 | 206) && len <= HEADS;
-        is_fit.then(|| Box::new(Self { head, reply, priority, access, left: SPLICES }))
+        is_fit.then(|| Box::new(Self { head, reply, priority, access, left: LOSSES }))
     }
 
     /// The request for the octets of `extent`.
@@ -270,8 +270,6 @@ fn number(text: &str) -> Option<u64> {
 
 /// Octets of both heads that are kept for a response.
 const HEADS: usize = 16 << 10;
-/// How many tunnels a response may lose.
-const SPLICES: u32 = 3;
 /// Time before a tunnel that took no request is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
