@@ -8,6 +8,7 @@ use std::{fmt, fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
 use spdy_protocol::handshake::{Credentials, Features, Hello, Put};
 
 use crate::{
+    backoff::Cause,
     config::{self, Access, File},
     dial::{self, DialError, Dialer, Phase, Token},
     log::Quoted,
@@ -185,19 +186,25 @@ async fn of_absent(seen: &ProxyReport, proxy: &Proxy, dial: dial::Timings) -> Fi
         Some(mut dialer) => dialer.knock().await,
         None => return Finding::Note(format!("{} is away", seen.address)),
     };
-    match (knocked, &seen.error) {
-        (Err(error), _) => of_error(&error, proxy),
-        (Ok(_), Some((_, reason, at))) => Finding::Wrong(
-            format!(
-                "{} can be reached, but its last answer was, {} ago: {}",
-                seen.address,
-                Span(at.elapsed()),
-                Quoted(reason)
-            ),
-            advice_for_refusal(reason).to_owned(),
-        ),
-        (Ok(_), None) => Finding::Note(format!("{} can be reached; wait a moment", seen.address)),
+    knocked.map_or_else(|error| of_error(&error, proxy), |_| of_answering(seen))
+}
+
+/// Why a proxy is away that can be reached.
+fn of_answering(seen: &ProxyReport) -> Finding {
+    let Some((cause, reason, at)) = &seen.error else {
+        return Finding::Note(format!("{} can be reached; wait a moment", seen.address));
+    };
+    let (address, ago) = (&seen.address, Span(at.elapsed()));
+    if *cause == GOAWAY {
+        // Nothing is wrong: the agent was told when to come back.
+        let waits = "the agent comes back in the time that it was given";
+        return Finding::Note(format!("{address} can be reached; {ago} ago {reason}, {waits}"));
     }
+    let reason_quoted = Quoted(reason);
+    Finding::Wrong(
+        format!("{address} can be reached, but its last answer was, {ago} ago: {reason_quoted}"),
+        advice_for_refusal(reason).to_owned(),
+    )
 }
 
 /// A dial that failed, in words.
@@ -364,6 +371,8 @@ fn put(proxy: &Proxy, me: &Identity, token: &Token) -> Put {
     }
 }
 
+/// The word of a proxy that said goodbye.
+const GOAWAY: &str = Cause::Goaway { spread: Duration::ZERO }.word();
 /// Seconds that a clock may be off.
 const CLOCK_OFF: u64 = 30;
 /// Time that answers must have waited before anything is said of it.
@@ -439,6 +448,36 @@ mod tests {
         assert!(of_clock(-90_000).to_string().contains("1 d 1 h ahead"));
     }
 
+    fn seen() -> ProxyReport {
+        ProxyReport {
+            address: proxy().address,
+            is_peer: false,
+            stage: Stage::Connected,
+            since: std::time::Instant::now(),
+            peer: None,
+            pin: None,
+            id: String::new(),
+            error: None,
+            epoch: 1,
+            tunnels: 1,
+            counters: Counters::default(),
+            octets: (0, 0),
+            clock_off: None,
+        }
+    }
+
+    #[test]
+    fn goodbye_is_nothing_wrong_and_a_refusal_is() {
+        let after = |cause, reason: &str| {
+            let error = Some((cause, reason.to_owned(), std::time::Instant::now()));
+            of_answering(&ProxyReport { error, ..seen() })
+        };
+        assert!(!of_answering(&seen()).is_wrong());
+        assert!(!after("goaway", "the proxy said goodbye").is_wrong());
+        let refused = after("refused", "refused with 401: unknown").to_string();
+        assert!(refused.starts_with("WRONG") && refused.contains("spdy-agent join"), "{refused}");
+    }
+
     #[test]
     fn slowest_leg_is_named_once_there_is_something_to_say() {
         let report = |window, reader, output, disk| {
@@ -449,21 +488,7 @@ mod tests {
                 waited_output: seconds(output),
                 ..Counters::default()
             };
-            let proxy = ProxyReport {
-                address: proxy().address,
-                is_peer: false,
-                stage: Stage::Connected,
-                since: std::time::Instant::now(),
-                peer: None,
-                pin: None,
-                id: String::new(),
-                error: None,
-                epoch: 1,
-                tunnels: 1,
-                counters,
-                octets: (0, 0),
-                clock_off: None,
-            };
+            let proxy = ProxyReport { counters, ..seen() };
             let started = std::time::SystemTime::now();
             let (name, disk_wait) = ("nas1".to_owned(), seconds(disk));
             of_speed(&Report { name, started, proxies: vec![proxy], shares: Vec::new(), disk_wait })
