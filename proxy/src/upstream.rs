@@ -423,7 +423,7 @@ fn welcome(shared: &Shared) -> Welcome {
         streams: u32::try_from(shared.settings.bounds.streams).unwrap_or(u32::MAX),
         spread: shared.settings.timings.spread,
         time: Some(SystemTime::now()),
-        peers: Vec::new(),
+        peers: shared.settings.peers.clone(),
     }
 }
 
