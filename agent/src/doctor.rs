@@ -240,11 +240,9 @@ fn of_error(error: &DialError, proxy: &Proxy) -> Finding {
             format!("the clock of this machine is not set: no certificate of {address} is valid"),
             "set it (NTP), or use --pin, which needs no clock".to_owned(),
         ),
-        DialError::Handshake(_) => (
-            format!("{address} speaks TLS and is no spdy-proxy"),
-            "see that this is the tunnel port (1444 unless changed), not the one for visitors"
-                .to_owned(),
-        ),
+        DialError::Handshake(_) => {
+            (format!("{address} speaks TLS and is no spdy-proxy"), TUNNEL_PORT.to_owned())
+        }
         DialError::Forbidden => (error.to_string(), "none: it is not dialled".to_owned()),
         DialError::Refused { .. } => {
             let reason = error.to_string();
@@ -266,6 +264,9 @@ fn of_trust(error: &async_rustls::rustls::Error, proxy: &Proxy) -> (String, Stri
                  stands between"
                     .to_owned(),
             )
+        }
+        (_, async_rustls::rustls::Error::InvalidMessage(_)) => {
+            (format!("{address} does not speak TLS"), TUNNEL_PORT.to_owned())
         }
         _ => (
             format!("{address}: TLS failed: {error}"),
@@ -292,7 +293,7 @@ fn advice_for_refusal(reason: &str) -> &'static str {
 
 fn of_clock(off: i64) -> Finding {
     let by = Span(Duration::from_secs(off.unsigned_abs()));
-    let way = if off > 0 { "behind" } else { "ahead" };
+    let way = if off > 0 { "behind" } else { "ahead of" };
     if off.unsigned_abs() < CLOCK_OFF {
         return Finding::Good("the clock agrees with that of the proxy".to_owned());
     }
@@ -373,6 +374,9 @@ fn put(proxy: &Proxy, me: &Identity, token: &Token) -> Put {
 
 /// The word of a proxy that said goodbye.
 const GOAWAY: &str = Cause::Goaway { spread: Duration::ZERO }.word();
+/// What to do about somebody else who answers.
+const TUNNEL_PORT: &str =
+    "see that this is the tunnel port (1444 unless changed), not the one for visitors";
 /// Seconds that a clock may be off.
 const CLOCK_OFF: u64 = 30;
 /// Time that answers must have waited before anything is said of it.
@@ -422,6 +426,12 @@ mod tests {
                 DialError::Tls(rustls::Error::General(other_pin)),
                 &[&"01".repeat(32), &"02".repeat(32), "stands between"],
             ),
+            (
+                DialError::Tls(rustls::Error::InvalidMessage(
+                    rustls::InvalidMessage::InvalidContentType,
+                )),
+                &["does not speak TLS", "visitors"],
+            ),
             (DialError::Clock, &["clock", "NTP"]),
             (DialError::Handshake(HandshakeError::Malformed), &["no spdy-proxy"]),
             (refused(401), &["because of this", "spdy-agent join"]),
@@ -444,8 +454,8 @@ mod tests {
     #[test]
     fn clock_is_told_by_how_much_and_which_way() {
         assert!(!of_clock(0).is_wrong() && !of_clock(-29).is_wrong());
-        assert!(of_clock(7_260).to_string().contains("2 h 1 min behind"));
-        assert!(of_clock(-90_000).to_string().contains("1 d 1 h ahead"));
+        assert!(of_clock(7_260).to_string().contains("2 h 1 min behind that"));
+        assert!(of_clock(-90_000).to_string().contains("1 d 1 h ahead of that"));
     }
 
     fn seen() -> ProxyReport {
