@@ -241,11 +241,14 @@ fn proxy_with_one_stuck_thread_is_not_spoken_for() {
     let (manager, state) = (Manager::new(), TempRoot::new());
     let (running, ..) = proxy(&manager, &state, &["--threads", "2"]);
     manager.wait_for(&["WATCHDOG=1"]);
-    let threads = fs::read_dir(format!("/proc/{}/task", running.id())).unwrap();
-    let thread = threads.map(|entry| entry.unwrap().path()).find(|path| {
-        fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "serve-1")
-    });
-    let thread = thread.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let thread = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", running.id())).unwrap();
+        let mut threads = threads.map(|entry| entry.unwrap().path());
+        let name = |path: &PathBuf| fs::read_to_string(path.join("comm")).unwrap_or_default();
+        threads.find(|path| name(path).trim() == "serve-1")
+    };
+    wait_until("the second thread has its name", || thread().is_some());
+    let thread = thread().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
     let Some(mut strace) = held(thread, "all") else { return };
     running.wait_for("who is stuck", |line| line.contains("thread=1 stuck").then_some(()));
     assert!(!manager.is_fed_within(3));
