@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = match args::parse(std::env::args_os()) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Serve { options, config }) => serve(*options, config),
+        Ok(Command::Check { options, config }) => check(*options, config),
         Ok(Command::Join { code, config }) => join(code, config.as_deref()),
         Ok(Command::Status { json, config }) => {
             command::status(json, config.as_deref()).map_err(Failure::Other).and_then(say)
@@ -65,6 +66,10 @@ fn serve(flags: config::Options, config: Option<PathBuf>) -> Result<(), Failure>
     })
 }
 
+fn check(flags: config::Options, config: Option<PathBuf>) -> Result<(), Failure> {
+    Source { flags, config }.settle(None).map(drop).map_err(Failure::from)
+}
+
 fn join(code: Option<String>, named: Option<&Path>) -> Result<(), Failure> {
     let joined = code
         .map_or_else(join::read_code, Ok)
@@ -75,9 +80,14 @@ fn join(code: Option<String>, named: Option<&Path>) -> Result<(), Failure> {
         })?;
     let config = joined.config.display().to_string();
     let found = config::default_path().is_some_and(|default| default == joined.config);
-    let named = if found { String::new() } else { format!(" --config {config}") };
+    let start = if found && Path::new(INIT_SCRIPT).exists() {
+        format!("{INIT_SCRIPT} restart")
+    } else {
+        let named = if found { String::new() } else { format!(" --config {config}") };
+        format!("spdy-agent{named} -r DIR")
+    };
     print(&format!(
-        "joined {} as {}\nconfiguration: {config}\nstart with: spdy-agent{named} -r DIR\n",
+        "joined {} as {}\nconfiguration: {config}\nstart with: {start}\n",
         joined.address, joined.name
     ))
 }
@@ -100,5 +110,7 @@ fn print(text: &str) -> Result<(), Failure> {
     written.map_err(|error| Failure::Other(format!("stdout: {error}")))
 }
 
+/// Where OpenWrt and others without systemd have our service.
+const INIT_SCRIPT: &str = "/etc/init.d/spdy-agent";
 const EXIT_USAGE: u8 = 64;
 const EXIT_FAILURE: u8 = 1;
