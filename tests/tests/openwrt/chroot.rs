@@ -14,7 +14,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use spdy_tests::{
-    fixture::{TempRoot, binary, tool, wait_until},
+    fixture::{Proxy, TempRoot, binary, tool, wait_until},
+    http::Request,
     source::workspace,
 };
 
@@ -120,11 +121,11 @@ impl Chroot {
         fs::read_to_string(self.at("tmp/log")).unwrap_or_default()
     }
 
-    /// All that is in the box but for RAM and disks, one line each with its mode and content.
+    /// Files in the box but for RAM and disks, one line each with its mode and size.
     pub fn listing(&self) -> Vec<String> {
         let find = "find / -path /proc -prune -o -path /tmp -prune -o -path /mnt -prune -o \
                     -path /volume1 -prune -o \\( -type f -exec stat -c '%n %a %s' {} + \\) -o \
-                    -print | grep -v '^/dev'";
+                    ! -type d -print | grep -v '^/dev'";
         let mut lines: Vec<_> = self.tell(find).lines().map(str::to_owned).collect();
         lines.sort();
         assert!(lines.len() > 100, "{lines:?}");
@@ -182,6 +183,14 @@ impl Drop for Chroot {
             let _ = kill_process(Pid::from_raw(id).unwrap(), Signal::KILL);
         }
     }
+}
+
+/// Waits for a film that was served before, whichever agent serves it now.
+pub fn served_again(proxy: &Proxy) {
+    wait_until("the film is served again", || {
+        let film = Request::get("/films/film").send(proxy.http);
+        film.is_ok_and(|response| response.status == 200)
+    });
 }
 
 /// Programs as `cross/build` leaves them: the agent of this build, small, for this machine, and for
