@@ -121,6 +121,11 @@ impl Chroot {
         fs::read_to_string(self.at("tmp/log")).unwrap_or_default()
     }
 
+    /// Waits until the log has it: syslog writes when it gets to it.
+    pub fn logged(&self, what: &str) {
+        wait_until(what, || self.log().contains(what));
+    }
+
     /// Files in the box but for RAM and disks, one line each with its mode and size.
     pub fn listing(&self) -> Vec<String> {
         let find = "find / -path /proc -prune -o -path /tmp -prune -o -path /mnt -prune -o \

@@ -125,8 +125,8 @@ config proxy 'third'
     // What join wrote is wrong: nothing is started, and the log says how.
     let said = own.run(&format!("{INIT} start"), "");
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(own.log().contains("not used: spdy-agent: "), "{}", own.log());
-    assert!(own.log().contains("pin AA is not a SHA-256"), "{}", own.log());
+    own.logged("not used: spdy-agent: ");
+    own.logged("pin AA is not a SHA-256");
     assert_eq!(calls(&own), ["add_reload_trigger [spdy-agent]"]);
     assert!(own.agent().is_none() && !own.at("tmp/etc/spdy-agent.conf").exists());
 
@@ -201,7 +201,7 @@ fn changed_settings_reach_the_agent_without_a_restart() {
     let Some(own) = with_service(&settings(&share("a"))) else { return };
     own.tell(&format!("{INIT} start"));
     let id = own.running();
-    wait_until("it runs", || own.log().contains("event=start"));
+    own.logged("event=start");
     calls(&own);
     own.write("etc/config/spdy-agent", &settings(&(share("a") + &share("b"))));
     own.tell(&format!("{INIT} reload"));
@@ -221,14 +221,14 @@ fn changed_settings_reach_the_agent_without_a_restart() {
         own.tell(&format!("{INIT} reload"));
         assert_eq!((own.agent(), made(&own)), (Some(id), before.clone()));
     }
-    assert_eq!(own.log().matches("not used: ").count(), 3, "{}", own.log());
+    wait_until("each is logged", || own.log().matches("not used: ").count() == 3);
     // A line break would be another setting.
     own.write(
         "etc/config/spdy-agent",
         &settings("\tlist share 'a=/mnt/a\nroot /'\n\toption root /mnt\n"),
     );
     own.tell(&format!("{INIT} reload"));
-    assert!(own.log().contains("ignored: a line break in share"), "{}", own.log());
+    own.logged("ignored: a line break in share");
     assert!(!made(&own).iter().any(|line| line == "root /"), "{:?}", made(&own));
 }
 
@@ -244,7 +244,7 @@ fn networks_and_the_clock_make_it_try_now() {
     assert_eq!(signals("ACTION=ifup INTERFACE=wan hotplug-call iface"), 0);
     own.tell(&format!("{INIT} start"));
     let id = own.running();
-    wait_until("it runs", || own.log().contains("event=start"));
+    own.logged("event=start");
     for (script, wanted) in [
         ("ACTION=ifup INTERFACE=wan hotplug-call iface", 1),
         ("ACTION=ifdown INTERFACE=wan hotplug-call iface", 0),
@@ -256,6 +256,6 @@ fn networks_and_the_clock_make_it_try_now() {
     ] {
         assert_eq!(signals(script), wanted, "{script}");
     }
-    wait_until("it heard", || own.log().contains("event=reloaded"));
+    own.logged("event=reloaded");
     assert_eq!(own.agent(), Some(id));
 }

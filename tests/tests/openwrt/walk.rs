@@ -32,7 +32,7 @@ fn page_of_openwrt_leads_from_nothing_to_a_served_film_and_back() {
                 assert!(said.out.contains("x86_64"), "{said:?}");
             }
             "Install" => {
-                assert!(own.log().contains("not used: "), "{}", own.log());
+                own.logged("not used: ");
                 assert!(own.agent().is_none());
                 assert!(own.at("etc/rc.d/S95spdy-agent").is_symlink());
                 installed = own.listing();
