@@ -200,17 +200,15 @@ fn packages_of_the_same_programs_are_equal_wherever_they_are_made() {
 
 #[test]
 fn packages_that_were_made_hold_programs_of_their_processors() {
-    let folder = workspace().join("dist/packages");
-    let Ok(made) = fs::read_dir(&folder) else {
-        println!("not tested here: `make packages` was not run");
-        return;
-    };
+    let made = fs::read_dir(workspace().join("dist/packages")).into_iter().flatten();
+    let mut seen = 0;
     let names: BTreeMap<_, _> =
         architectures().into_iter().map(|(target, name)| (name, target)).collect();
     for path in made.map(|entry| entry.unwrap().path()) {
         if path.extension().is_none_or(|extension| extension != "ipk") {
             continue;
         }
+        seen += 1;
         let file = path.file_stem().unwrap().to_str().unwrap();
         let architecture = file.splitn(3, '_').nth(2).unwrap();
         let target = &names[architecture];
@@ -223,5 +221,8 @@ fn packages_that_were_made_hold_programs_of_their_processors() {
             _ => (1, 40),
         };
         assert_eq!((program[4], u16::from_le_bytes([program[18], program[19]])), wanted, "{file}");
+    }
+    if seen == 0 {
+        println!("not tested here: `make packages` was not run");
     }
 }
