@@ -129,7 +129,7 @@ impl Chroot {
     /// Files in the box but for RAM and disks, one line each with its mode and size.
     pub fn listing(&self) -> Vec<String> {
         let find = "find / -path /proc -prune -o -path /tmp -prune -o -path /mnt -prune -o \
-                    -path /volume1 -prune -o \\( -type f -exec stat -c '%n %a %s' {} + \\) -o \
+                    -path /volume1 -prune -o -path /share -prune -o \\( -type f -exec stat -c '%n %a %s' {} + \\) -o \
                     ! -type d -print | grep -v '^/dev'";
         let mut lines: Vec<_> = self.tell(find).lines().map(str::to_owned).collect();
         lines.sort();

@@ -84,6 +84,7 @@ fn page_of_other_boxes_leads_from_nothing_to_a_served_film_and_back() {
     for heading in ["Install", "Join", "Check", "Update", "Remove"] {
         assert!(ran.iter().any(|ran| ran == heading), "{heading} has no command");
     }
+    let _ = proxy.tell(&["revoke", "nas1"]);
 }
 
 #[test]
@@ -93,23 +94,21 @@ fn folder_of_its_own_holds_everything_where_etc_is_made_anew() {
     let code = proxy.pair("nas1");
     own.tell("tar xzf spdy-agent-*.tar.gz");
     let before = own.listing();
-    let prefix = "/volume1/.spdy agent";
-    let installed = own.run_in(&folder, &format!("./install.sh '{prefix}'"), "");
+    let prefix = "/share/CACHEDEV1_DATA/spdy-agent";
+    own.write("share/Public/film", "a film");
+    let [install, start] = &blocks("other-nas.md", "sh folder")[..] else { panic!("two blocks") };
+    let installed = own.run_in(&folder, &install.1, &format!("{code}\n"));
     assert_eq!(installed.code, Some(0), "{installed:?}");
     assert!(installed.out.contains("nothing known starts programs"), "{installed:?}");
-    let config = format!("'{prefix}/etc/spdy-agent/agent.conf'");
-    let join = format!("'{prefix}/bin/spdy-agent' join --config {config}");
-    let joined = own.run(&join, &format!("{code}\n"));
-    assert_eq!(joined.code, Some(0), "{joined:?}");
 
     // Nothing to serve: it says so, and does not start.
-    let service = format!("'{prefix}/bin/spdy-agent-service'");
+    let service = format!("{prefix}/bin/spdy-agent-service");
     let refused = own.run(&format!("{service} start"), "");
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.err.contains("nothing to serve"), "{refused:?}");
     assert_eq!(own.run(&format!("{service} status"), "").code, Some(3));
 
-    own.tell(&format!("sed -i '1i root /volume1/My films' {config}; {service} start"));
+    own.tell(&start.1);
     proxy.wait_for_tunnel("nas1");
     assert_eq!(Request::get("/film").send(proxy.http).unwrap().text(), "a film");
     let id = own.running();
@@ -124,9 +123,9 @@ fn folder_of_its_own_holds_everything_where_etc_is_made_anew() {
 
     // The root was not written to at any time.
     assert_eq!(own.listing(), before);
-    let removed = own.run_in(&folder, &format!("./uninstall.sh '{prefix}' --purge"), "");
+    let removed = own.run_in(&folder, &format!("./uninstall.sh {prefix} --purge"), "");
     assert_eq!(removed.code, Some(0), "{removed:?}");
-    assert_eq!(own.tell(&format!("find '{prefix}' -type f")), "");
+    assert_eq!(own.tell(&format!("find {prefix} -type f")), "");
 }
 
 #[test]
@@ -139,6 +138,11 @@ fn service_is_hung_into_what_starts_the_box() {
     assert!(installed.out.contains("/etc/init.d/S95spdy-agent"), "{installed:?}");
     own.tell("sh -n /etc/init.d/S95spdy-agent");
     assert_eq!(own.run_in(&folder, "./uninstall.sh --purge", "").code, Some(0));
+
+    // A folder may have a space in its name.
+    assert_eq!(own.run_in(&folder, "./install.sh '/mnt/a disk'", "").code, Some(0));
+    own.tell("sh -n /etc/init.d/S95spdy-agent; '/mnt/a disk/bin/spdy-agent-service' stop");
+    assert_eq!(own.run_in(&folder, "./uninstall.sh '/mnt/a disk' --purge", "").code, Some(0));
 
     // With links for System V, which update-rc.d makes.
     own.write("bin/update-rc.d", "#!/bin/sh\necho \"$*\" >>/tmp/links\n");

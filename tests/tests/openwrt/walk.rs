@@ -91,6 +91,7 @@ fn page_of_openwrt_leads_from_nothing_to_a_served_film_and_back() {
     for heading in ["Install", "Join", "What is served", "Check", "Update", "Remove"] {
         assert!(ran.iter().any(|ran| ran == heading), "{heading} has no command");
     }
+    let _ = proxy.tell(&["revoke", "nas1"]);
 }
 
 #[test]
