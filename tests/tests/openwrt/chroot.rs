@@ -199,24 +199,28 @@ pub fn served_again(proxy: &Proxy) {
 }
 
 /// Programs as `cross/build` leaves them: the agent of this build, small, for this machine, and for
-/// each other target a text in its place.
+/// each other target a text in its place. Made anew in each run; nothing static is ever dropped.
 pub fn dist() -> &'static Path {
-    static DIST: OnceLock<TempRoot> = OnceLock::new();
-    let made = DIST.get_or_init(|| {
-        let dist = TempRoot::new();
+    static DIST: OnceLock<PathBuf> = OnceLock::new();
+    DIST.get_or_init(|| {
+        let dist = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openwrt");
+        // It is not there in the first run.
+        let _ = fs::remove_dir_all(&dist);
         for target in targets() {
-            let own = dist.write(&format!("{target}/spdy-agent"), target.as_bytes());
+            let own = dist.join(&target).join("spdy-agent");
+            fs::create_dir_all(own.parent().unwrap()).unwrap();
             if target == OWN_TARGET {
                 let mut command = Command::new(tool("strip"));
                 let stripped = command.arg("-o").arg(&own).arg(binary("spdy-agent")).status();
                 assert!(stripped.unwrap().success());
+            } else {
+                fs::write(&own, target).unwrap();
             }
             fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        package(workspace(), dist.path());
+        package(workspace(), &dist);
         dist
-    });
-    made.path()
+    })
 }
 
 /// `openwrt/package` of some source.
