@@ -88,6 +88,10 @@ case $task in
             packages+=(golang-github-docker-spdystream-dev)
         need python3 python3
         /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
+        # A box without systemd, and its scripts.
+        need busybox busybox-static
+        need shellcheck shellcheck
+        need strip binutils
         component fmt rustfmt
         component clippy clippy
         ;;
