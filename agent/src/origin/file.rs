@@ -17,7 +17,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat, openat2},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat,
+        openat2, statat,
+    },
     io::Errno,
 };
 
@@ -115,7 +118,12 @@ impl Root {
     /// What the system says of an open file below this root.
     pub(crate) fn meta(&self, file: impl AsFd) -> Result<Meta, Errno> {
         let stat = fstat(&file)?;
-        Ok(Meta { filesystem: self.filesystem(&file, stat.st_dev), ..Meta::from_stat(&stat) })
+        Ok(self.meta_of(file, &stat))
+    }
+
+    /// The same for who has asked the system already.
+    pub(crate) fn meta_of(&self, file: impl AsFd, stat: &Stat) -> Meta {
+        Meta { filesystem: self.filesystem(&file, stat.st_dev), ..Meta::from_stat(stat) }
     }
 
     fn walk(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -273,6 +281,12 @@ struct Known {
     device: u64,
     filesystem: Filesystem,
     asked: Instant,
+}
+
+/// What the system says of something that was opened with `O_PATH`: before Linux 3.6 `fstat` refuses
+/// it.
+pub(crate) fn stat_path(opened: impl AsFd) -> Result<Stat, Errno> {
+    statat(opened, "", AtFlags::EMPTY_PATH)
 }
 
 /// The status that tells a client what went wrong, without telling it what is there.
