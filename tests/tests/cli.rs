@@ -182,7 +182,7 @@ fn wrong_command_lines_are_usage_errors() {
         (format!("-r {folder} --pin {pin} --key /x"), &["--cert", "--key"]),
         ("join a b".into(), &["b"]),
         ("join --nonsense".into(), &["--nonsense"]),
-        (format!("join --root {folder}"), &["--root"]),
+        (format!("join --proxy {folder}"), &["--proxy"]),
         (format!("-r {folder} join code"), &["--config"]),
     ] {
         run(AGENT, &words(&line)).failed(USAGE, parts);
