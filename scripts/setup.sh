@@ -71,6 +71,9 @@ case $task in
         command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
         # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
         need strace strace
+        # Reads the units; it need not run.
+        need systemd-analyze systemd
+        need unshare util-linux
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
         # Networks that can be broken.
         need ip iproute2
@@ -85,6 +88,10 @@ case $task in
             packages+=(golang-github-docker-spdystream-dev)
         need python3 python3
         /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
+        # A box without systemd, and its scripts.
+        need busybox busybox-static
+        need shellcheck shellcheck
+        need strip binutils
         component fmt rustfmt
         component clippy clippy
         ;;
