@@ -16,9 +16,13 @@ mod files;
 
 mod identity;
 
+mod machine;
+
 use std::{
     env,
+    ffi::OsStr,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +31,7 @@ pub use self::{
     cost::Cost,
     files::{Random, Sha256, TempRoot},
     identity::Identity,
+    machine::{MACHINES, Machine},
     pair::{Agent, Pair, Proxy, join},
     program::{Pipe, Program, finished},
 };
@@ -41,16 +46,55 @@ pub struct Builds {
     pub proxy: PathBuf,
     /// Path of `spdy-agent`.
     pub agent: PathBuf,
+    /// Whose agent it is, if not this machine's.
+    machine: Option<Machine>,
 }
 
 impl Builds {
-    /// The programs of the build that the running test belongs to.
+    /// The programs of the build that the running test belongs to. With `SPDY_MACHINE=NAME` in the
+    /// environment the agent is that of [`Machine::named`].
     ///
     /// # Panics
     /// When they were not built.
     #[must_use]
     pub fn beside() -> Self {
-        Self { proxy: binary("spdy-proxy"), agent: binary("spdy-agent") }
+        match env::var("SPDY_MACHINE") {
+            Ok(name) => Self::of(Machine::named(&name)),
+            Err(_) => {
+                Self { proxy: binary("spdy-proxy"), agent: binary("spdy-agent"), machine: None }
+            }
+        }
+    }
+
+    /// The proxy of this build, the agent of another machine.
+    ///
+    /// # Panics
+    /// When the agent cannot be built.
+    #[must_use]
+    pub fn of(machine: Machine) -> Self {
+        let agent = machine.agent();
+        Self { proxy: binary("spdy-proxy"), agent, machine: Some(machine) }
+    }
+
+    /// The agent, its arguments to be added, behind the words of another command such as `strace`,
+    /// whose process must become the agent's.
+    ///
+    /// # Panics
+    /// When its machine has no emulator.
+    #[must_use]
+    pub fn agent_behind(&self, before: &[&str]) -> Command {
+        let emulator = self.machine.map_or_else(Vec::new, |machine| machine.emulator());
+        let words = before.iter().map(OsStr::new).chain(emulator.iter().map(AsRef::as_ref));
+        let mut words = words.chain([self.agent.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+
+    /// Whether the agent runs in an emulator, whose memory and system calls are not its own.
+    #[must_use]
+    pub const fn is_emulated(&self) -> bool {
+        self.machine.is_some()
     }
 
     /// The programs as shipped: the proxy of profile `release`, the agent of profile `nas`.
@@ -63,6 +107,7 @@ impl Builds {
         Self {
             proxy: built(target.join("release/spdy-proxy")),
             agent: built(target.join("nas/spdy-agent")),
+            machine: None,
         }
     }
 }
