@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     os::unix::fs::{FileExt as _, symlink},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::Value;
 use spdy_tests::{
-    fixture::Sha256,
+    fixture::{Sha256, wait_until},
     visitor::{End, Visitor},
 };
 
@@ -164,6 +165,19 @@ pub(super) fn conditions_hold_for_a_large_file(nas: &Nas) {
     File::options().write(true).open(&path).unwrap().write_all_at(b"other", 0).unwrap();
     set_modified(&path, SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
     assert_ne!(running.tag("/huge.mkv"), tag);
+}
+
+pub(super) fn five_gib_arrive_whole(nas: &Nas) {
+    huge(nas);
+    let running = nas.serve(&[]);
+    let begun = Instant::now();
+    let answer = running.get("/huge.mkv");
+    println!("5 GiB in {:.0?}", begun.elapsed());
+    let digest = Sha256::of_file(&nas.share().join("huge.mkv"));
+    assert_eq!((answer.status, answer.len, answer.sha256), (200, HUGE, digest));
+    wait_until("all is well", || nas.tell(&["status"]).code == Some(0));
+    let json: Value = serde_json::from_str(&nas.tell(&["status", "--json"]).text).unwrap();
+    assert!(json["proxies"][0]["octets_sent"].as_u64().unwrap() > HUGE, "{json}");
 }
 
 /// Without `openat2`, which qemu-user does not have: the walk is what old kernels get, too.

@@ -177,6 +177,13 @@ fn set_modified(path: &Path, time: SystemTime) {
 /// Agents come back within a second of a goodbye.
 const GOODBYE: &[&str] = &["--spread", "1"];
 
+/// More octets in one stream than 32 bits can count.
+#[test]
+#[ignore = "takes minutes"]
+fn five_gib_arrive_whole() {
+    large::five_gib_arrive_whole(&Nas::of("armv7"));
+}
+
 #[test]
 fn every_machine_is_tested() {
     assert!(MACHINES.iter().map(|machine| machine.name).eq(TESTED.iter().copied()));
