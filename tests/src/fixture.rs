@@ -33,7 +33,7 @@ pub use self::{
     identity::Identity,
     machine::{MACHINES, Machine},
     pair::{Agent, Pair, Proxy, join},
-    program::{Pipe, Program, finished},
+    program::{Pipe, Program, finished, output},
 };
 
 /// Longest wait for something that a program does by itself, such as its listening lines.
@@ -66,14 +66,13 @@ impl Builds {
         }
     }
 
-    /// The proxy of this build, the agent of another machine.
+    /// The same, but for the agent, which is that of another machine.
     ///
     /// # Panics
-    /// When the agent cannot be built.
+    /// When one was not built, or cannot be.
     #[must_use]
     pub fn of(machine: Machine) -> Self {
-        let agent = machine.agent();
-        Self { proxy: binary("spdy-proxy"), agent, machine: Some(machine) }
+        Self { machine: Some(machine), ..Self::crossed(machine.target) }
     }
 
     /// The agent, its arguments to be added, behind the words of another command such as `strace`,
@@ -109,6 +108,16 @@ impl Builds {
             agent: built(target.join("nas/spdy-agent")),
             machine: None,
         }
+    }
+
+    /// The agent that `cross/build` makes for a target of Rust, and has made unless it is missing or
+    /// older than its sources; with the proxy of the test's build.
+    ///
+    /// # Panics
+    /// When one was not built, or cannot be.
+    #[must_use]
+    pub fn crossed(target: &str) -> Self {
+        Self { proxy: binary("spdy-proxy"), agent: machine::agent(target), machine: None }
     }
 }
 

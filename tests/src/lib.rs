@@ -33,6 +33,8 @@ pub mod media;
 
 pub mod netns;
 
+pub mod machine;
+
 pub mod fixture;
 
 pub mod link;
