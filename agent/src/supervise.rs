@@ -99,8 +99,8 @@ pub struct Settings {
     pub backoff: Steps,
     /// Durations of a session.
     pub session: limits::Timings,
-    /// Time that running requests get when the agent is told to end, or when the proxy drains the
-    /// tunnel. Default 30 s.
+    /// Time that running requests get when the agent is told to end, or, beyond the time that the
+    /// proxy asks its agents to come back in, when that says GOAWAY. Default 30 s.
     pub grace: Duration,
     /// Time between two lines about a proxy that stays away. Default 60 s.
     pub summary: Duration,
