@@ -72,6 +72,9 @@ case $task in
         # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
         need strace strace
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
+        # Networks that can be broken.
+        need ip iproute2
+        [ -x /usr/sbin/nft ] || packages+=(nftables)
         need bsdtar libarchive-tools
         need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.

@@ -31,6 +31,8 @@ pub mod recorder;
 
 pub mod media;
 
+pub mod netns;
+
 pub mod fixture;
 
 pub mod link;
