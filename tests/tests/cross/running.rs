@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fs, path::Path, process::Command};
 
 use spdy_tests::{
-    fixture::{Agent, Builds, Proxy, Sha256, TempRoot, finished, join, wait_until},
+    fixture::{Agent, Builds, Pair, Proxy, Sha256, TempRoot, finished, wait_until},
     http::Request,
     observe::memory,
 };
@@ -25,27 +25,41 @@ fn builds() -> Option<Builds> {
     Some(Builds::crossed(X86_64))
 }
 
+/// Both programs, joined, with the tunnel up.
+fn pair(builds: &Builds, root: &TempRoot) -> Pair {
+    let proxy = Proxy::of(builds, &[]);
+    let address = proxy.tunnel;
+    Pair::join(proxy, address, root.path(), &[])
+}
+
 #[test]
 fn an_idle_agent_needs_little() {
     let Some(builds) = builds() else { return };
     let root = TempRoot::new();
     let film = root.random_file("film", 8 << 20, 1);
-    let proxy = Proxy::of(&builds, &[]);
-    let config = TempRoot::new();
-    let config = config.join("agent.conf");
-    join(&builds, &proxy.pair("nas1"), &config);
-    let agent = Agent::joined(&builds, root.path(), &config, &[]);
-    proxy.wait_for_tunnel("nas1");
-    let id = agent.program().id();
+    let pair = pair(&builds, &root);
+    let id = pair.agent.program().id();
     let fresh = memory(id);
     println!("idle: {fresh} octets, {} threads", threads(id));
     assert!(fresh <= IDLE, "{fresh} octets, {} too many", fresh - IDLE);
     assert!(threads(id) <= THREADS, "{} threads", threads(id));
     // Threads that read files go again when nothing is left to read.
-    let answer = Request::get("/film").send(proxy.http).unwrap();
+    let answer = Request::get("/film").send(pair.proxy.http).unwrap();
     assert_eq!((answer.status, answer.sha256), (200, film));
     wait_until("no more than two threads are left", || threads(id) <= THREADS);
     println!("after a download: {} octets", memory(id));
+}
+
+#[test]
+#[ignore = "wants the proxy as shipped"]
+fn the_proxy_without_libc_serves() {
+    let Some(builds) = builds() else { return };
+    let builds = Builds { proxy: builds.agent.with_file_name("spdy-proxy"), ..builds };
+    let root = TempRoot::new();
+    let film = root.random_file("film", 8 << 20, 1);
+    let pair = pair(&builds, &root);
+    let answer = Request::get("/film").send(pair.proxy.http).unwrap();
+    assert_eq!((answer.status, answer.sha256), (200, film));
 }
 
 /// Everything that came after Linux 3.2 is missing, and the agent pairs, joins and serves.
