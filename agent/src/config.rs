@@ -11,9 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
-use spdy_protocol::join::is_origin_name;
+use spdy_protocol::{
+    digits::{HEX, HEX_ANY_CASE},
+    join::is_origin_name,
+};
 
 pub use self::access::Access;
 use self::access::{card, token, trust};
@@ -201,7 +203,7 @@ impl File {
                 Ok(())
             }
             "instance" => {
-                let octets = HEXLOWER_PERMISSIVE.decode(word(key, value)?.as_bytes()).ok();
+                let octets = HEX_ANY_CASE.decode(word(key, value)?);
                 let octets = octets.and_then(|octets| octets.try_into().ok());
                 let octets = octets.ok_or("instance is not 32 hexadecimal digits")?;
                 once(&mut self.instance, key, octets)
@@ -336,7 +338,7 @@ pub fn with_joined(
         part.push_str(line);
         part.push('\n');
     }
-    let instance = HEXLOWER.encode(instance);
+    let instance = HEX.encode(instance);
     let mut text = format!("{top}name {name}\ninstance {instance}\n{sections}");
     text.push_str(&format!("\n[proxy {address}]\n"));
     for pin in pins {

@@ -19,7 +19,7 @@ use async_rustls::rustls::{
     server::ParsedCertificate,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use spdy_protocol::digits::{BASE64, BASE64_NOPAD, BASE64URL, HEX, HEX_ANY_CASE};
 
 /// SHA-256 of a subject public key info: it names a key, whatever certificate it comes in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,13 +30,11 @@ impl Pin {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let octets = match text.len() {
-            64 => HEXLOWER_PERMISSIVE.decode(text.as_bytes()),
-            44 => BASE64.decode(text.as_bytes()),
-            _ => BASE64_NOPAD
-                .decode(text.as_bytes())
-                .or_else(|_| BASE64URL_NOPAD.decode(text.as_bytes())),
+            64 => HEX_ANY_CASE.decode(text),
+            44 => BASE64.decode(text),
+            _ => BASE64_NOPAD.decode(text).or_else(|| BASE64URL.decode(text)),
         };
-        Some(Self(octets.ok()?.try_into().ok()?))
+        Some(Self(octets?.try_into().ok()?))
     }
 }
 
@@ -52,7 +50,7 @@ impl Pin {
 /// As hexadecimal digits.
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&HEXLOWER.encode(&self.0))
+        f.write_str(&HEX.encode(&self.0))
     }
 }
 
@@ -320,7 +318,7 @@ mod tests {
             hex.to_uppercase(),
             BASE64.encode(&pin.0),
             BASE64_NOPAD.encode(&pin.0),
-            BASE64URL_NOPAD.encode(&pin.0),
+            BASE64URL.encode(&pin.0),
         ] {
             assert_eq!(Pin::parse(&text), Some(pin), "{text}");
         }
