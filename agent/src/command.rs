@@ -77,12 +77,18 @@ pub fn rotate(config: Option<&Path>) -> Result<Answer, RotateError> {
     let rotated = block_on(rotate::rotate(config, Timings::default()))?;
     let mut text: String =
         rotated.iter().map(|address| format!("new token for {address}\n")).collect();
-    let path = config.map(Path::to_owned).or_else(config::default_path);
-    let (told, _) = ask_all("reload", path.as_deref(), STATUS_MAX);
+    // Without a name all are told: one that runs with another file may have included this one.
+    let (told, _) = ask_all("reload", config, STATUS_MAX);
     if told.is_empty() {
         text.push_str("no running agent was told: one that runs must be sent SIGHUP\n");
     }
     Ok(joined(std::iter::once(Answer { code: 0, text }).chain(told)))
+}
+
+/// Asks the agent that runs with a configuration; none if nobody answers.
+#[must_use]
+pub fn ask_one(question: &str, config: &Path) -> Option<Answer> {
+    ask_all(question, Some(config), STATUS_MAX).0.into_iter().next()
 }
 
 /// Asks the agent of a configuration, or all of them; and in a line each, who could not be asked.

@@ -1,30 +1,34 @@
 //! The configuration file, and settings made of it and of the command line.
 //!
-//! It owns the format (one `key value` a line, keys are the long flags, `[proxy ADDRESS]` sections
-//! with their own keys), what overrules what, and every check before the first dial. It does not
-//! know `argv` ([`crate::args`]).
+//! It owns the format (one `key value` a line, keys are the long flags, `include FILE`,
+//! `[proxy ADDRESS]` sections with their own keys), what overrules what, and every check before the
+//! first dial. It does not know `argv` ([`crate::args`]).
 
 mod access;
 
+mod rewrite;
+
 use std::{
-    fmt, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
 };
 
 use ring::rand::{SecureRandom, SystemRandom};
-use spdy_protocol::{
-    digits::{HEX, HEX_ANY_CASE},
-    join::is_origin_name,
-};
+use rustix::process::{getegid, geteuid};
+use spdy_protocol::{digits::HEX_ANY_CASE, join::is_origin_name};
 
-pub use self::access::Access;
-use self::access::{card, token, trust};
+use self::access::{card, token, token_path, trust};
+pub use self::{
+    access::Access,
+    rewrite::{with_joined, with_shares},
+};
 use crate::{
+    account,
     dial::Address,
     log::{Level, Log},
     origin::{self, ShareOptions, forward::Service},
     supervise::{Proxy, Settings},
-    verify::{Pin, Trust},
+    verify::Trust,
 };
 
 /// What flags or the top of a file say, as it was written.
@@ -50,6 +54,10 @@ pub struct Options {
     pub follow_into: Vec<PathBuf>,
     /// `max-upload`: octets of the largest file that is taken.
     pub max_upload: Option<u64>,
+    /// `upload-owner`: whose uploads are, `USER[:GROUP]`.
+    pub upload_owner: Option<String>,
+    /// `upload-umask`: what nobody may do with uploads, octal.
+    pub upload_umask: Option<String>,
     /// `show-hidden`: names that begin with a dot are served.
     pub show_hidden: bool,
     /// `no-index`: a folder is listed even if it has an index.html.
@@ -69,6 +77,15 @@ pub struct File {
     pub instance: Option<[u8; 16]>,
     /// `[proxy ADDRESS]`.
     pub sections: Vec<(String, Access)>,
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Relative paths start here.
+    folder: &'a Path,
+    in_section: bool,
+    is_included: bool,
 }
 
 /// Why there are no settings.
@@ -113,13 +130,34 @@ impl File {
     /// Number and problem of the first line that is wrong.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, (usize, String)> {
         let mut file = Self::default();
-        for (at, line) in text.lines().enumerate() {
-            file.take(line.trim(), folder).map_err(|problem| (at + 1, problem))?;
-        }
+        file.read(text, Place { folder, in_section: false, is_included: false })?;
         Ok(file)
     }
 
-    fn take(&mut self, line: &str, folder: &Path) -> Result<(), String> {
+    /// Files that tokens are from.
+    pub fn token_files(&self) -> impl Iterator<Item = &Path> {
+        let sections = self.sections.iter().map(|(_, access)| access);
+        let all = std::iter::once(&self.options.access).chain(sections);
+        all.filter_map(|access| access.token_file.as_deref())
+    }
+
+    fn read(&mut self, text: &str, mut place: Place<'_>) -> Result<(), (usize, String)> {
+        for (at, line) in text.lines().enumerate() {
+            self.take(line.trim(), &mut place).map_err(|problem| (at + 1, problem))?;
+        }
+        Ok(())
+    }
+
+    /// Reads another file in place of its line; sections that begin there end there.
+    fn include(&mut self, path: &Path) -> Result<(), String> {
+        let shown = path.display();
+        let text = fs::read_to_string(path).map_err(|error| format!("include {shown}: {error}"))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let place = Place { folder, in_section: false, is_included: true };
+        self.read(&text, place).map_err(|(line, problem)| format!("{shown}:{line}: {problem}"))
+    }
+
+    fn take(&mut self, line: &str, place: &mut Place<'_>) -> Result<(), String> {
         if line.is_empty() || line.starts_with('#') {
             return Ok(());
         }
@@ -129,12 +167,15 @@ impl File {
                 return Err(format!("proxy {address} has a second section"));
             }
             self.sections.push((address.to_owned(), Access::default()));
+            place.in_section = true;
             return Ok(());
         }
         let (key, value) = split(line);
-        let in_section = !self.sections.is_empty();
-        let access =
-            self.sections.last_mut().map_or(&mut self.options.access, |(_, access)| access);
+        let Place { folder, in_section, is_included } = *place;
+        let access = match self.sections.last_mut() {
+            Some((_, access)) if in_section => access,
+            _ => &mut self.options.access,
+        };
         match key {
             "ca" => return once(&mut access.ca, key, path(key, value, folder)?),
             "token-file" => return once(&mut access.token_file, key, path(key, value, folder)?),
@@ -149,6 +190,8 @@ impl File {
                 return Ok(());
             }
             _ if in_section => return Err(format!("unknown key {key} in a proxy section")),
+            "include" if is_included => return Err("an included file includes none".to_owned()),
+            "include" => return self.include(&path(key, value, folder)?),
             _ => {}
         }
         let options = &mut self.options;
@@ -173,6 +216,8 @@ impl File {
                 let octets = octets.map_err(|_| format!("{key} {value} is no number of octets"))?;
                 once(&mut options.max_upload, key, octets)
             }
+            "upload-owner" => once(&mut options.upload_owner, key, word(key, value)?.to_owned()),
+            "upload-umask" => once(&mut options.upload_umask, key, word(key, value)?.to_owned()),
             "show-hidden" => {
                 options.show_hidden = switch(key, value)?;
                 Ok(())
@@ -263,11 +308,51 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         index: !(flags.no_index || top.no_index),
         follow_into: follow_into(flags, top)?,
         max_upload: flags.max_upload.or(top.max_upload),
+        owner: upload_owner(flags, top)?,
         instance,
         ..origin::Options::new("")
     };
     let settings = Settings::new(name, origin, log);
-    Ok(Settings { proxies, follow_peers, session_debug: debug, ..settings })
+    let umask = upload_umask(flags, top)?;
+    Ok(Settings { proxies, follow_peers, umask, session_debug: debug, ..settings })
+}
+
+fn upload_owner(flags: &Options, top: &Options) -> Result<Option<(u32, u32)>, ConfigError> {
+    let Some(text) = flags.upload_owner.as_ref().or(top.upload_owner.as_ref()) else {
+        return Ok(None);
+    };
+    let (wanted, own) = (owner(Path::new("/etc"), text)?, geteuid());
+    if own.is_root() {
+        return Ok(Some(wanted));
+    }
+    // What we make is ours: there is nothing to give away.
+    if wanted == (own.as_raw(), getegid().as_raw()) {
+        return Ok(None);
+    }
+    let problem = "only root can give files away; run the agent as that user and group, or, as \
+                   a service, run spdy-agent setup";
+    Err(ConfigError::Failure(format!("upload-owner {text}: {problem}")))
+}
+
+/// The ids of `USER[:GROUP]`; `etc`: `/etc`.
+///
+/// # Errors
+/// One of them is not known.
+pub fn owner(etc: &Path, text: &str) -> Result<(u32, u32), ConfigError> {
+    let (user, group) = text.split_once(':').unzip();
+    let ids = account::user(etc, user.unwrap_or(text)).and_then(|(user, own)| {
+        Some((user, group.map_or(Some(own), |group| account::group(etc, group))?))
+    });
+    ids.ok_or_else(|| ConfigError::Failure(format!("upload-owner {text}: no such user or group")))
+}
+
+fn upload_umask(flags: &Options, top: &Options) -> Result<Option<u32>, ConfigError> {
+    let Some(text) = flags.upload_umask.as_ref().or(top.upload_umask.as_ref()) else {
+        return Ok(None);
+    };
+    let mask = u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777);
+    let problem = || ConfigError::Usage(format!("upload-umask {text} is not 000 to 777"));
+    mask.map(Some).ok_or_else(problem)
 }
 
 /// The name we are reached by.
@@ -305,47 +390,10 @@ pub fn default_path() -> Option<PathBuf> {
 /// The default file that join writes: the system's for root, else the user's.
 #[must_use]
 pub fn path_to_write() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
+    if geteuid().is_root() {
         return Some(PathBuf::from(SYSTEM_FILE));
     }
     user_path()
-}
-
-/// The text of a file with a proxy joined: `name`, `instance` and the proxy's section are set, all
-/// else stays as it was, comments too.
-#[must_use]
-pub fn with_joined(
-    text: &str,
-    name: &str,
-    instance: &[u8; 16],
-    address: &str,
-    pins: &[Pin],
-    token_file: &str,
-) -> String {
-    let (mut top, mut sections) = (String::new(), String::new());
-    let (mut in_section, mut replaced) = (false, false);
-    for line in text.lines() {
-        if let Some(found) = section(line.trim()) {
-            in_section = true;
-            replaced = found == Ok(address);
-        }
-        let key = split(line.trim()).0;
-        let set_anew = !in_section && matches!(key, "name" | "instance");
-        if replaced || set_anew {
-            continue;
-        }
-        let part = if in_section { &mut sections } else { &mut top };
-        part.push_str(line);
-        part.push('\n');
-    }
-    let instance = HEX.encode(instance);
-    let mut text = format!("{top}name {name}\ninstance {instance}\n{sections}");
-    text.push_str(&format!("\n[proxy {address}]\n"));
-    for pin in pins {
-        text.push_str(&format!("pin {pin}\n"));
-    }
-    text.push_str(&format!("token-file {token_file}\n"));
-    text
 }
 
 /// The services of the flags if they name any, else those of the file.
@@ -454,8 +502,10 @@ pub fn proxies(flags: &Options, file: &File) -> Result<Vec<(Proxy, Option<PathBu
         let own = own.map_or(&none, |(_, access)| access);
         let access = Access::layered([&flags.access, own, &top.access]);
         let trust = trust(&access, &address)?;
-        let token = access.token_file.as_deref().map(token).transpose()?;
+        let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let card = card(&access, &address)?;
+        let given = token_path(&access, credentials.as_deref()).filter(|_| card.is_none());
+        let token = given.as_deref().map(token).transpose()?;
         proxies.push((Proxy { address, trust, token, card }, access.token_file));
     }
     Ok(proxies)
@@ -516,7 +566,8 @@ fn user_path() -> Option<PathBuf> {
     home.map(|home| home.join("spdy-agent/agent.conf"))
 }
 
-const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
+/// The configuration of the service.
+pub const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
 const SHARES_MAX: usize = 64;
@@ -548,6 +599,36 @@ mod tests {
     fn flags() -> Options {
         let access = Access { pins: vec![PIN.to_owned()], ..Access::default() };
         Options { root: Some(std::env::temp_dir()), access, ..Options::default() }
+    }
+
+    #[test]
+    fn included_file_is_read_in_its_own_folder_and_keeps_its_sections() {
+        let folder = std::env::temp_dir().join(format!("spdy-include-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let inner = folder.join("inner.conf");
+        fs::write(&inner, "name nas1\n[proxy a:1]\npin x\ntoken-file a.token\n").unwrap();
+        let line = format!("include {}\n", inner.display());
+        let file = parse(&format!("{line}root served\n[proxy b:2]\npin y\n")).unwrap();
+        assert_eq!(file.options.root.as_deref(), Some(Path::new("/etc/x/served")));
+        assert_eq!(file.options.name.as_deref(), Some("nas1"));
+        let [(a, first), (b, second)] = &file.sections[..] else { panic!("{file:?}") };
+        assert_eq!((a.as_str(), b.as_str()), ("a:1", "b:2"));
+        assert_eq!(
+            (&first.pins[..], &second.pins[..]),
+            (&["x".to_owned()][..], &["y".to_owned()][..])
+        );
+        assert_eq!(first.token_file, Some(folder.join("a.token")));
+
+        // Its problems name it, with its line; and it includes nothing itself.
+        for wrong in ["# fine\nnonsense 1\n", &format!("\n{line}")] {
+            fs::write(&inner, wrong).unwrap();
+            let (at, problem) = parse(&format!("log info\n{line}")).unwrap_err();
+            assert_eq!(at, 2);
+            assert!(problem.starts_with(&format!("{}:2: ", inner.display())), "{problem}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(parse(&line).unwrap_err().0, 1);
+        assert!(parse(&format!("[proxy a:1]\n{line}")).unwrap_err().1.contains("unknown key"));
     }
 
     #[test]
@@ -715,25 +796,5 @@ mod tests {
         assert!(failure(&Options { access, ..flags() }).contains("/nonexistent/ca"));
         let missing = File::load(Some(Path::new("/nonexistent/agent.conf")));
         assert!(matches!(missing, Err(ConfigError::Failure(_))));
-    }
-
-    #[test]
-    fn join_keeps_what_it_does_not_know() {
-        let pin = Pin::parse(PIN).unwrap();
-        let first = with_joined("# mine\nroot /srv\n", "nas1", &[7; 16], "a:1", &[pin], "t1");
-        let file = parse(&first).unwrap();
-        assert!(first.starts_with("# mine\nroot /srv\n"));
-        assert_eq!(file.options.name.as_deref(), Some("nas1"));
-        assert_eq!(file.instance, Some([7; 16]));
-        assert_eq!(file.sections[0].1.pins, [PIN]);
-
-        let second = with_joined(&first, "nas1", &[7; 16], "b:2", &[pin, pin], "t2");
-        let again = with_joined(&second, "nas2", &[7; 16], "a:1", &[pin], "t3");
-        let file = parse(&again).unwrap();
-        assert_eq!(file.options.name.as_deref(), Some("nas2"));
-        let addresses: Vec<_> = file.sections.iter().map(|(address, _)| address.as_str()).collect();
-        assert_eq!(addresses, ["b:2", "a:1"]);
-        assert_eq!(file.sections[0].1.pins.len(), 2);
-        assert_eq!(file.sections[1].1.token_file.as_deref(), Some(Path::new("/etc/x/t3")));
     }
 }

@@ -9,6 +9,8 @@
 
 pub mod args;
 
+pub mod service;
+
 pub mod command;
 
 pub mod rotate;
@@ -20,6 +22,8 @@ pub mod doctor;
 pub mod status;
 
 pub mod control;
+
+pub mod notify;
 
 pub mod join;
 
@@ -46,3 +50,5 @@ pub mod pool;
 pub mod log;
 
 pub mod civil;
+
+pub mod account;

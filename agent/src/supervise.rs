@@ -105,6 +105,11 @@ pub struct Settings {
     pub grace: Duration,
     /// Time between two lines about a proxy that stays away. Default 60 s.
     pub summary: Duration,
+    /// The umask of the process, `upload-umask`: what nobody may do with uploads. Set by
+    /// [`crate::daemon`], for all agents of the process. Default as it was.
+    pub umask: Option<u32>,
+    /// Time past its own deadlines after which a supervisor counts as stuck. Default 15 s.
+    pub slack: Duration,
     /// Whether every frame is logged (`-s`), without header blocks and contents.
     pub session_debug: bool,
     /// Where lines go. An agent that runs changes its level, and neither this nor the resolver.
@@ -128,9 +133,16 @@ impl Settings {
             session: limits::Timings::default(),
             grace: Duration::from_secs(30),
             summary: Duration::from_secs(60),
+            umask: None,
+            slack: Duration::from_secs(15),
             session_debug: false,
             log,
         }
+    }
+
+    /// The longest that a tunnel lives without an octet.
+    const fn silence(&self) -> Duration {
+        self.session.idle_ping.saturating_add(self.session.ping_answer)
     }
 
     fn has_services(&self) -> bool {
@@ -195,6 +207,7 @@ pub struct Agent {
     /// Keepers that were told to end.
     leaving: RefCell<Vec<Task<()>>>,
     started: SystemTime,
+    changed: Receiver<()>,
 }
 
 impl Agent {
@@ -208,6 +221,7 @@ impl Agent {
         SystemRandom::new().fill(&mut run).map_err(|_| StartError::Random)?;
         let targets = targets(&settings)?;
         let (naming, named) = async_channel::unbounded();
+        let (changes, changed) = async_channel::bounded(1);
         let log = settings.log.clone();
         let shared = Rc::new(Shared {
             executor: Rc::downgrade(&executor),
@@ -216,6 +230,7 @@ impl Agent {
             run,
             epoch: Cell::new(0),
             naming,
+            changes,
             connected: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
             log,
@@ -228,6 +243,7 @@ impl Agent {
             keepers: RefCell::default(),
             leaving: RefCell::default(),
             started: SystemTime::now(),
+            changed,
         };
         targets.into_iter().for_each(|target| agent.keep(target, None));
         Ok(agent)
@@ -301,6 +317,37 @@ impl Agent {
         self.keepers.borrow().iter().for_each(|kept| kept.nudge(Nudge::Network));
     }
 
+    /// Ready when a tunnel has come or gone since the last call, or failed to come.
+    pub async fn changed(&self) {
+        // Its other end lives as long as this.
+        let _ = self.changed.recv().await;
+    }
+
+    /// Whether a tunnel is kept to each proxy of the configuration now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.keepers.borrow().iter().all(|kept| kept.view.is_peer || kept.view.is_connected())
+    }
+
+    /// How its tunnels are, in a line without control characters.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let keepers = self.keepers.borrow();
+        let lines: Vec<_> = keepers.iter().map(|kept| kept.view.line()).collect();
+        lines.join("; ")
+    }
+
+    /// The proxy whose supervisor has missed its own deadlines by more than [`Settings::slack`]:
+    /// it is stuck, by a fault of ours. To be asked at least once in the time of the shortest of
+    /// these deadlines.
+    #[must_use]
+    pub fn stuck(&self) -> Option<Address> {
+        let settings = self.settings();
+        let keepers = self.keepers.borrow();
+        let is_stuck = |kept: &&Kept| kept.view.lateness(settings.silence()) > settings.slack;
+        keepers.iter().find(is_stuck).map(Kept::address)
+    }
+
     /// How it is. Asks the disks of the shares.
     pub async fn report(&self) -> Report {
         let shares = self.shared.shares.report().await;
@@ -370,7 +417,7 @@ impl Agent {
     }
 
     fn keep(&self, target: Rc<Target>, inside: Option<IpAddr>) {
-        let view = Rc::new(View::new(target, inside.is_some()));
+        let view = Rc::new(View::new(target, inside.is_some(), self.shared.changes.clone()));
         let (stop, stopped) = async_channel::bounded(1);
         let (nudge, nudges) = async_channel::bounded(NUDGES_MAX);
         let keeper = Keeper::new(self.shared.clone(), view.clone(), inside, stopped, nudges);
@@ -447,3 +494,63 @@ pub const SOFTWARE: &str = concat!("spdy-agent/", env!("CARGO_PKG_VERSION"));
 const PEERS_MAX: usize = 4;
 /// Nudges that may wait for a keeper.
 const NUDGES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    /// An agent of a proxy that takes connections and says nothing.
+    fn agent(silent: &TcpListener) -> Agent {
+        let options = origin::Options::new(std::env::temp_dir());
+        let mut settings = Settings::new("nas1", options, Log::discard());
+        let address = Address::parse(&silent.local_addr().unwrap().to_string()).unwrap();
+        let trust = Trust::Insecure;
+        settings.proxies.push(Proxy { address, trust, token: None, card: None });
+        (settings.dial.resolve, settings.dial.whole) = (MOMENT, MOMENT);
+        (settings.backoff.network, settings.backoff.network_max) = (MOMENT, MOMENT);
+        settings.slack = 10 * MOMENT;
+        Agent::new(settings).unwrap()
+    }
+
+    fn run(agent: &Agent, work: impl Future<Output = ()>) {
+        async_io::block_on(or(agent.run(std::future::pending()), work));
+    }
+
+    #[test]
+    fn supervisor_that_fails_on_time_is_not_stuck() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let agent = agent(&silent);
+        run(&agent, async {
+            for _ in 0..5 {
+                // Each is a dial that failed.
+                agent.changed().await;
+                assert_eq!(agent.stuck(), None);
+            }
+            assert!(!agent.is_connected() && agent.line().contains("deadline"), "{}", agent.line());
+        });
+    }
+
+    #[test]
+    fn supervisor_that_misses_its_own_deadline_is_stuck() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let agent = agent(&silent);
+        run(&agent, async {
+            agent.changed().await;
+            // It is polled no more, as if it waited for what never comes.
+            drop(std::mem::replace(
+                &mut agent.keepers.borrow_mut()[0].task,
+                agent.executor.spawn(std::future::pending()),
+            ));
+            let begun = std::time::Instant::now();
+            while agent.stuck().is_none() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "nobody misses it");
+                async_io::Timer::after(MOMENT).await;
+            }
+            assert!(begun.elapsed() >= 9 * MOMENT);
+        });
+    }
+}

@@ -8,7 +8,7 @@ use std::{
     rc::{Rc, Weak},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) since: SystemTime,
     /// What we are called in handshakes.
     pub(crate) id: String,
+    /// Tasks that accept visitors.
+    pub(crate) acceptors: Gate,
     pub(crate) connections: Gate,
     pub(crate) tunnels: Gate,
     /// Agents that shake hands.
@@ -68,6 +70,8 @@ pub(crate) struct Shared {
     /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.
     pub(crate) id_prefix: u32,
     pub(crate) id_count: AtomicU64,
+    /// Turns of each thread's clock.
+    pub(crate) beats: Box<[AtomicU32]>,
 }
 
 /// One thread's executor with its clock.

@@ -17,7 +17,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat, openat2},
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat,
+        fstatfs, open, openat, openat2, statat,
+    },
     io::Errno,
 };
 
@@ -33,6 +36,7 @@ pub(crate) struct Root {
     /// Whether reading may leave the time of access alone: only for what is our own.
     noatime: AtomicBool,
     filesystems: Mutex<Vec<Known>>,
+    owner: Option<(u32, u32)>,
 }
 
 impl Root {
@@ -52,11 +56,25 @@ impl Root {
             way: AtomicU8::new(Way::Segments as u8),
             noatime: AtomicBool::new(true),
             filesystems: Mutex::default(),
+            owner: None,
         };
         if use_openat2 {
             root.set_way(root.best_way());
         }
         Ok(root)
+    }
+
+    /// User and group that what is made here is given to.
+    pub(crate) fn with_owner(self, owner: Option<(u32, u32)>) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// Gives away what was just made in a folder. Best effort: some filesystems know no owners.
+    pub(crate) fn give(&self, folder: &OwnedFd, name: &[u8]) {
+        if let Some((user, group)) = self.owner {
+            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+            let _ = chownat(folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW);
+        }
     }
 
     /// Opens a name for reading only if that needs no disk: `None` means "ask [`Root::open_file`]
@@ -115,7 +133,12 @@ impl Root {
     /// What the system says of an open file below this root.
     pub(crate) fn meta(&self, file: impl AsFd) -> Result<Meta, Errno> {
         let stat = fstat(&file)?;
-        Ok(Meta { filesystem: self.filesystem(&file, stat.st_dev), ..Meta::from_stat(&stat) })
+        Ok(self.meta_of(file, &stat))
+    }
+
+    /// The same for who has asked the system already.
+    pub(crate) fn meta_of(&self, file: impl AsFd, stat: &Stat) -> Meta {
+        Meta { filesystem: self.filesystem(&file, stat.st_dev), ..Meta::from_stat(stat) }
     }
 
     fn walk(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -273,6 +296,12 @@ struct Known {
     device: u64,
     filesystem: Filesystem,
     asked: Instant,
+}
+
+/// What the system says of something that was opened with `O_PATH`: before Linux 3.6 `fstat` refuses
+/// it.
+pub(crate) fn stat_path(opened: impl AsFd) -> Result<Stat, Errno> {
+    statat(opened, "", AtFlags::EMPTY_PATH)
 }
 
 /// The status that tells a client what went wrong, without telling it what is there.
