@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
     task::Poll,
@@ -153,6 +153,7 @@ impl Shared {
 
     pub(super) fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> Task<T> {
         let executor = self.executor.upgrade();
+        let task: Pin<Box<dyn Future<Output = T>>> = Box::pin(task);
         executor.expect("who calls this is a task of that executor").spawn(task)
     }
 }
