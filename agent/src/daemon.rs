@@ -2,7 +2,14 @@
 //!
 //! It owns what a running agent is told from outside. The tunnels are [`crate::supervise`]'s.
 
-use std::{fmt, future::pending, io, path::PathBuf, rc::Rc, time::Duration};
+use std::{
+    fmt,
+    future::pending,
+    io,
+    path::PathBuf,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use async_io::{Timer, block_on};
 use async_signal::{Signal, Signals};
@@ -15,6 +22,7 @@ use crate::{
     doctor::{self, Finding},
     log::{Log, Quoted},
     network::{self, Watch},
+    notify::{self, notify},
     status,
     supervise::{Agent, Settings, StartError},
 };
@@ -91,7 +99,8 @@ pub fn serve(source: Source) -> Result<(), DaemonError> {
         .map(|control| agent.spawn(converse(agent.clone(), source.clone(), control)));
     let _tasks = [
         agent.spawn(obey(agent.clone(), source, signals, [stop, cut])),
-        agent.spawn(watch(agent.clone(), log)),
+        agent.spawn(watch(agent.clone(), log.clone())),
+        agent.spawn(tell(agent.clone(), log)),
     ];
     let stopped = async {
         // Closed: the only message there is.
@@ -154,7 +163,12 @@ async fn obey(
                 let (held, source) = (agent.clone(), source.clone());
                 // Beside this, so that a disk that hangs does not keep it from ending; the log
                 // says what is wrong. One that still runs is given up for the newer one.
-                let again = async move { drop(reload(&held, &source).await) };
+                let again = async move {
+                    let log = held.settings().log.clone();
+                    say(&log, &notify::reloading());
+                    let _ = reload(&held, &source).await;
+                    say(&log, "READY=1");
+                };
                 drop(reloading.replace(agent.spawn(again)));
             }
             _ => {
@@ -162,6 +176,7 @@ async fn obey(
                 drop(ends.next());
                 if is_first {
                     log.info(format_args!("event=stopping"));
+                    say(&log, "STOPPING=1\nSTATUS=finishing what runs");
                 } else {
                     log.warn(format_args!("event=cut reason=\"second signal\""));
                 }
@@ -195,6 +210,45 @@ async fn watch(agent: Rc<Agent>, log: Log) {
         };
         log.warn(format_args!("event=network_lost reason={}", Quoted(&failed.to_string())));
         Timer::after(WATCH_PAUSE).await;
+    }
+}
+
+/// Tells systemd that the agent runs, how its tunnels are, and that their supervisors do their
+/// work: whoever is late for his own deadlines is not spoken for.
+async fn tell(agent: Rc<Agent>, log: Log) {
+    // Whatever is missing yet (network, disks) is waited for: the service is there.
+    say(&log, "READY=1");
+    let interval = notify::interval();
+    let (mut told, mut was_stuck) = (String::new(), false);
+    loop {
+        let stuck = agent.stuck();
+        match &stuck {
+            None if interval.is_some() => say(&log, "WATCHDOG=1"),
+            Some(proxy) if !was_stuck => log.error(format_args!(
+                "event=stuck proxy={proxy} action=\"the watchdog is not fed\""
+            )),
+            _ => {}
+        }
+        was_stuck = stuck.is_some();
+        let next = Instant::now() + interval.unwrap_or(LOOK);
+        // What changes meanwhile is told at once.
+        while Instant::now() < next {
+            let line = agent.line();
+            if line != told {
+                say(&log, &format!("STATUS={line}"));
+                told = line;
+            }
+            or(agent.changed(), async {
+                Timer::at(next).await;
+            })
+            .await;
+        }
+    }
+}
+
+fn say(log: &Log, lines: &str) {
+    if let Err(error) = notify(lines) {
+        log.debug(format_args!("event=systemd_unreachable reason={}", Quoted(&error.to_string())));
     }
 }
 
@@ -256,6 +310,7 @@ async fn answer(agent: &Agent, source: &Source, question: &str) -> Answer {
             let code = findings.iter().any(Finding::is_wrong).into();
             Answer { code, text: findings.iter().map(|finding| format!("{finding}\n")).collect() }
         }
+        "connected" => Answer { code: (!agent.is_connected()).into(), text: agent.line() + "\n" },
         "reload" => match reload(agent, source).await {
             Ok(()) => Answer { code: 0, text: "the running agent knows\n".to_owned() },
             Err(reason) => Answer { code: 1, text: format!("the running agent: {reason}\n") },
@@ -295,6 +350,8 @@ fn announce_insecure(settings: &Settings) {
 
 /// Who is answered at a time.
 const CALLERS_MAX: usize = 8;
+/// How often supervisors are looked at where no watchdog asks.
+const LOOK: Duration = Duration::from_secs(60);
 /// Pause after a failed accept: the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Exit code of who asks for what does not exist.

@@ -21,6 +21,8 @@ pub mod status;
 
 pub mod control;
 
+pub mod notify;
+
 pub mod join;
 
 pub mod config;

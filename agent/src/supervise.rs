@@ -104,6 +104,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Time between two lines about a proxy that stays away. Default 60 s.
     pub summary: Duration,
+    /// Time past its own deadlines after which a supervisor counts as stuck. Default 15 s.
+    pub slack: Duration,
     /// Whether every frame is logged (`-s`), without header blocks and contents.
     pub session_debug: bool,
     /// Where lines go. An agent that runs changes its level, and neither this nor the resolver.
@@ -127,9 +129,15 @@ impl Settings {
             session: limits::Timings::default(),
             grace: Duration::from_secs(30),
             summary: Duration::from_secs(60),
+            slack: Duration::from_secs(15),
             session_debug: false,
             log,
         }
+    }
+
+    /// The longest that a tunnel lives without an octet.
+    const fn silence(&self) -> Duration {
+        self.session.idle_ping.saturating_add(self.session.ping_answer)
     }
 
     fn has_services(&self) -> bool {
@@ -194,6 +202,7 @@ pub struct Agent {
     /// Keepers that were told to end.
     leaving: RefCell<Vec<Task<()>>>,
     started: SystemTime,
+    changed: Receiver<()>,
 }
 
 impl Agent {
@@ -207,6 +216,7 @@ impl Agent {
         SystemRandom::new().fill(&mut run).map_err(|_| StartError::Random)?;
         let targets = targets(&settings)?;
         let (naming, named) = async_channel::unbounded();
+        let (changes, changed) = async_channel::bounded(1);
         let log = settings.log.clone();
         let shared = Rc::new(Shared {
             executor: Rc::downgrade(&executor),
@@ -215,6 +225,7 @@ impl Agent {
             run,
             epoch: Cell::new(0),
             naming,
+            changes,
             connected: RefCell::default(),
             settings: RefCell::new(Rc::new(settings)),
             log,
@@ -227,6 +238,7 @@ impl Agent {
             keepers: RefCell::default(),
             leaving: RefCell::default(),
             started: SystemTime::now(),
+            changed,
         };
         targets.into_iter().for_each(|target| agent.keep(target, None));
         Ok(agent)
@@ -298,6 +310,37 @@ impl Agent {
         self.keepers.borrow().iter().for_each(|kept| kept.nudge(Nudge::Network));
     }
 
+    /// Ready when a tunnel has come or gone since the last call, or failed to come.
+    pub async fn changed(&self) {
+        // Its other end lives as long as this.
+        let _ = self.changed.recv().await;
+    }
+
+    /// Whether a tunnel is kept to each proxy of the configuration now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.keepers.borrow().iter().all(|kept| kept.view.is_peer || kept.view.is_connected())
+    }
+
+    /// How its tunnels are, in a line without control characters.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let keepers = self.keepers.borrow();
+        let lines: Vec<_> = keepers.iter().map(|kept| kept.view.line()).collect();
+        lines.join("; ")
+    }
+
+    /// The proxy whose supervisor has missed its own deadlines by more than [`Settings::slack`]:
+    /// it is stuck, by a fault of ours. To be asked at least once in the time of the shortest of
+    /// these deadlines.
+    #[must_use]
+    pub fn stuck(&self) -> Option<Address> {
+        let settings = self.settings();
+        let keepers = self.keepers.borrow();
+        let is_stuck = |kept: &&Kept| kept.view.lateness(settings.silence()) > settings.slack;
+        keepers.iter().find(is_stuck).map(Kept::address)
+    }
+
     /// How it is. Asks the disks of the shares.
     pub async fn report(&self) -> Report {
         let shares = self.shared.shares.report().await;
@@ -367,7 +410,7 @@ impl Agent {
     }
 
     fn keep(&self, target: Rc<Target>, inside: Option<IpAddr>) {
-        let view = Rc::new(View::new(target, inside.is_some()));
+        let view = Rc::new(View::new(target, inside.is_some(), self.shared.changes.clone()));
         let (stop, stopped) = async_channel::bounded(1);
         let (nudge, nudges) = async_channel::bounded(NUDGES_MAX);
         let keeper = Keeper::new(self.shared.clone(), view.clone(), inside, stopped, nudges);

@@ -162,10 +162,10 @@ impl Keeper {
     }
 
     async fn connect(&mut self) -> State {
-        self.view.on_connecting();
         // Whoever nudged before this wanted no more than this.
         while self.nudges.try_recv().is_ok() {}
         let (target, settings) = (self.view.target(), self.shared.settings());
+        self.view.on_connecting(settings.dial.resolve.saturating_add(settings.dial.whole));
         self.dialer.set(target.tls.clone(), settings.dial);
         self.dialer.avoid(self.shared.occupied());
         self.can = self.shared.can();
@@ -200,7 +200,7 @@ impl Keeper {
             self.announce(&link);
         }
         let (tunnel, mut incoming, driver) = self.start(link);
-        self.view.on_tunnel(tunnel.clone());
+        self.view.on_tunnel(tunnel.clone(), self.shared.settings().silence());
         let mut driver = self.shared.spawn(driver);
 
         let shared = self.shared.clone();

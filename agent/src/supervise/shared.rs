@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) run: [u8; 8],
     pub(super) epoch: Cell<u64>,
     pub(super) naming: Sender<Naming>,
+    /// Full if a tunnel has come or gone.
+    pub(super) changes: Sender<()>,
     /// Where the proxies of the configuration answered last.
     pub(super) connected: RefCell<Vec<(Address, SocketAddr)>>,
     pub(super) settings: RefCell<Rc<Settings>>,

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_channel::Sender;
 use spdy_protocol::{session::Counters, tunnel::Tunnel};
 
 use super::Target;
@@ -86,6 +87,12 @@ pub(super) struct View {
     target: RefCell<Rc<Target>>,
     seen: RefCell<Seen>,
     told: RefCell<Told>,
+    /// Told of each change of state.
+    changes: Sender<()>,
+    /// By when the supervisor has to make its next step.
+    due: Cell<Instant>,
+    /// Octets received at the last look.
+    looked: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -114,8 +121,12 @@ struct Told {
 }
 
 impl View {
-    pub(super) fn new(target: Rc<Target>, is_peer: bool) -> Self {
+    pub(super) fn new(target: Rc<Target>, is_peer: bool, changes: Sender<()>) -> Self {
         Self {
+            changes,
+            // Longer than that no task waits for its first turn.
+            due: Cell::new(Instant::now()),
+            looked: Cell::new(0),
             is_peer,
             is_wanted: Cell::new(true),
             target: RefCell::new(target),
@@ -149,13 +160,16 @@ impl View {
         self.seen.borrow().stage == Stage::Connected
     }
 
-    pub(super) fn on_connecting(&self) {
+    /// `limit`: the longest dial.
+    pub(super) fn on_connecting(&self, limit: Duration) {
         self.seen.borrow_mut().stage = Stage::Connecting;
+        self.expect(limit);
     }
 
     pub(super) fn on_waiting(&self, delay: Duration) {
         let now = Instant::now();
         self.seen.borrow_mut().stage = Stage::Waiting(now.checked_add(delay).unwrap_or(now));
+        self.expect(delay);
     }
 
     pub(super) fn on_stopped(&self) {
@@ -170,10 +184,47 @@ impl View {
         seen.id = link.welcome.as_ref().map(|welcome| welcome.id.clone()).unwrap_or_default();
         seen.clock_off = link.clock_off();
         seen.tunnels += 1;
+        self.on_change();
     }
 
-    pub(super) fn on_tunnel(&self, tunnel: Tunnel) {
+    /// `silence`: the longest that a tunnel lives without an octet.
+    pub(super) fn on_tunnel(&self, tunnel: Tunnel, silence: Duration) {
         self.seen.borrow_mut().tunnel = Some(tunnel);
+        self.looked.set(0);
+        self.expect(silence);
+    }
+
+    /// By how much the supervisor has missed its own deadline; none while it makes progress. A
+    /// connected one does so by octets that arrive, be it answers to PING, within `silence`.
+    pub(super) fn lateness(&self, silence: Duration) -> Duration {
+        let seen = self.seen.borrow();
+        if let Some(tunnel) = seen.tunnel.as_ref() {
+            let received = tunnel.counters().octets_received;
+            if self.looked.replace(received) != received {
+                self.expect(silence);
+            }
+        }
+        Instant::now().saturating_duration_since(self.due.get())
+    }
+
+    /// The state as `status` of a service manager shows it.
+    pub(super) fn line(&self) -> String {
+        let (seen, address) = (self.seen.borrow(), &self.target.borrow().proxy.address);
+        match (&seen.error, seen.stage) {
+            (_, Stage::Connected) => format!("connected to {address}"),
+            (Some((_, reason, _)), _) => format!("{address}: {}", Quoted(reason)),
+            (None, stage) => format!("{address}: {}", stage.word()),
+        }
+    }
+
+    fn expect(&self, limit: Duration) {
+        let now = Instant::now();
+        self.due.set(now.checked_add(limit).unwrap_or(now + FAR));
+    }
+
+    fn on_change(&self) {
+        // Full: whoever is told looks at all that has changed.
+        let _ = self.changes.try_send(());
     }
 
     /// The tunnel is lost, or drains.
@@ -184,6 +235,7 @@ impl View {
         seen.octets.0 += counters.octets_received;
         seen.octets.1 += counters.octets_sent;
         seen.error = Some((cause, reason, Instant::now()));
+        self.on_change();
     }
 
     /// Keeps a reason, and logs it unless it came before since the last success; once in every
@@ -217,6 +269,7 @@ impl View {
             told.last = Some(now);
         }
         self.seen.borrow_mut().error = Some((cause.word(), reason, now));
+        self.on_change();
     }
 
     pub(super) fn report(&self) -> ProxyReport {
@@ -243,3 +296,5 @@ impl View {
 
 /// Reasons that are told of one absence; more than that is a peer that plays.
 const REASONS: usize = 8;
+/// Stands in for a time that no clock can show.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
