@@ -46,21 +46,24 @@ component() {
     cargo "$1" --version >/dev/null 2>&1 || retry rustup component add "$2"
 }
 
-# install PACKAGE...
-install() {
+# apt_install PACKAGE...
+apt_install() {
     as_root apt-get install -y -qq --no-install-recommends "$@"
 }
 
 # backports PACKAGE...: where part of QEMU is from there, Debian's own version is refused.
 backports() {
-    local suite
+    local suite mirror
     # shellcheck source=/dev/null
     suite=$(. /etc/os-release && echo "$VERSION_CODENAME-backports")
+    # shellcheck disable=SC2016 # apt-get expands it
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' |
+        head -n 1)
     echo "setup: once more from $suite" >&2
     as_root tee /etc/apt/sources.list.d/spdy-backports.list >/dev/null \
-        <<<"deb http://deb.debian.org/debian $suite main"
+        <<<"deb $mirror $suite main"
     retry as_root apt-get update -qq
-    retry install -t "$suite" qemu-system-common "$@"
+    retry apt_install -t "$suite" qemu-system-common "$@"
 }
 
 media() {
@@ -143,8 +146,8 @@ if [ ${#packages[@]} -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     echo "setup: installing ${packages[*]}" >&2
     retry as_root apt-get update -qq
-    if [ "$task" != vm ] || install --simulate "${packages[@]}" >/dev/null 2>&1; then
-        retry install "${packages[@]}"
+    if [ "$task" != vm ] || apt_install --simulate "${packages[@]}" >/dev/null 2>&1; then
+        retry apt_install "${packages[@]}"
     else
         backports "${packages[@]}"
     fi
