@@ -3,7 +3,10 @@
 //! It owns the flags and turns them into a [`Command`]. What they mean together is
 //! [`crate::config`]'s.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use argh::FromArgs;
 
@@ -23,6 +26,19 @@ pub enum Command {
     Join {
         /// The code, if it was given.
         code: Option<String>,
+        /// What is to be shared.
+        shares: Box<Options>,
+        /// Whether the service is left as it is.
+        no_start: bool,
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
+    /// Make the service fit the configuration.
+    Setup {
+        /// What is to be shared besides.
+        shares: Box<Options>,
+        /// Whether the service is left as it is.
+        no_start: bool,
         /// `--config`.
         config: Option<PathBuf>,
     },
@@ -83,7 +99,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         return Err("a command takes no flag of the agent but --config".to_owned());
     }
     Ok(match command {
-        Subcommand::Join(join) => Command::Join { code: join.code, config: join.config.or(config) },
+        Subcommand::Join(join) => Command::Join {
+            code: join.code,
+            shares: shares(join.root, join.allow_write, join.share, join.share_rw)?,
+            no_start: join.no_start,
+            config: join.config.or(config),
+        },
+        Subcommand::Setup(setup) => Command::Setup {
+            shares: shares(setup.root, setup.allow_write, setup.share, setup.share_rw)?,
+            no_start: setup.no_start,
+            config: setup.config.or(config),
+        },
         Subcommand::Status(status) => {
             Command::Status { json: status.json, config: status.config.or(config) }
         }
@@ -161,6 +187,14 @@ struct Flags {
     #[argh(option, arg_name = "octets")]
     max_upload: Option<u64>,
 
+    /// whose uploads are, USER[:GROUP]; only root can give files away (default: who runs this)
+    #[argh(option, arg_name = "owner")]
+    upload_owner: Option<String>,
+
+    /// what nobody may do with uploads, octal: 002 lets the group write (default: the process's)
+    #[argh(option, arg_name = "mask")]
+    upload_umask: Option<String>,
+
     /// serve names that begin with a dot, too
     #[argh(switch)]
     show_hidden: bool,
@@ -211,6 +245,8 @@ impl From<Flags> for Options {
             shares,
             follow_into: flags.follow_into,
             max_upload: flags.max_upload,
+            upload_owner: flags.upload_owner,
+            upload_umask: flags.upload_umask,
             show_hidden: flags.show_hidden,
             no_index: flags.no_index,
             session_debug: flags.session_debug,
@@ -223,12 +259,14 @@ impl From<Flags> for Options {
 #[argh(subcommand)]
 enum Subcommand {
     Join(Join),
+    Setup(Setup),
     Status(Status),
     Doctor(Doctor),
     Rotate(Rotate),
 }
 
-/// Registers this machine with a proxy and writes the configuration.
+/// Registers this machine with a proxy and writes the configuration; as root on a machine with
+/// systemd, starts the service, too.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "join", help_triggers("-h", "--help"))]
 struct Join {
@@ -236,7 +274,57 @@ struct Join {
     #[argh(positional)]
     code: Option<String>,
 
+    /// folder to serve as /
+    #[argh(option, short = 'r', arg_name = "dir")]
+    root: Option<PathBuf>,
+
+    /// let visitors change what is in the folder of -r
+    #[argh(switch)]
+    allow_write: bool,
+
+    /// folder to serve as /NAME/, NAME=PATH; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share: Vec<String>,
+
+    /// the same, and visitors may change what is in it; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share_rw: Vec<String>,
+
+    /// write the files and leave the service as it is
+    #[argh(switch)]
+    no_start: bool,
+
     /// configuration file to write (default /etc/spdy-agent/agent.conf for root, else the user's)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+}
+
+/// Gives the service of systemd what the configuration needs, after shares were added or changed
+/// there, and starts it anew. For root.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "setup", help_triggers("-h", "--help"))]
+struct Setup {
+    /// folder to serve as / from now on
+    #[argh(option, short = 'r', arg_name = "dir")]
+    root: Option<PathBuf>,
+
+    /// let visitors change what is in the folder of -r
+    #[argh(switch)]
+    allow_write: bool,
+
+    /// folder to serve as /NAME/ besides, NAME=PATH; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share: Vec<String>,
+
+    /// the same, and visitors may change what is in it; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share_rw: Vec<String>,
+
+    /// write the files and leave the service as it is
+    #[argh(switch)]
+    no_start: bool,
+
+    /// configuration file (default /etc/spdy-agent/agent.conf)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
 }
@@ -270,6 +358,26 @@ struct Rotate {
     /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
+}
+
+/// What is to be shared, with absolute paths.
+fn shares(
+    root: Option<PathBuf>,
+    allow_write: bool,
+    read: Vec<String>,
+    write: Vec<String>,
+) -> Result<Box<Options>, String> {
+    let read = read.into_iter().map(|share| (share, false));
+    let all = read.chain(write.into_iter().map(|share| (share, true)));
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| error.to_string());
+    let shares = all.map(|(share, writable)| {
+        let wrong = || format!("share {share} is not NAME=PATH");
+        let (name, path) = share.split_once('=').ok_or_else(wrong)?;
+        Ok((format!("{name}={}", absolute(Path::new(path))?.display()), writable))
+    });
+    let shares = shares.collect::<Result<_, String>>()?;
+    let root = root.map(|root| absolute(&root)).transpose()?;
+    Ok(Box::new(Options { root, allow_write, shares, ..Options::default() }))
 }
 
 /// The parser says what is wrong in its first line and how to get help in others.
@@ -313,6 +421,8 @@ mod tests {
             shares: vec![("films=/srv/a=b".into(), false), ("in=/srv/in".into(), true)],
             follow_into: vec!["/mnt/a".into(), "/mnt/b".into()],
             max_upload: Some(5),
+            upload_owner: Some("a:b".into()),
+            upload_umask: Some("002".into()),
             show_hidden: true,
             no_index: true,
             session_debug: true,
@@ -322,14 +432,14 @@ mod tests {
                       --follow-peers --name nas --token-file t --cert c.pem --key k.pem --allow-write --share films=/srv/a=b \
                       --share-rw in=/srv/in --follow-into /mnt/a \
                       --follow-into /mnt/b --forward /x=http://h \
-                      --forward /y=http://h,keep-host --max-upload 5 --show-hidden --no-index -s --log debug";
+                      --forward /y=http://h,keep-host --max-upload 5 --upload-owner a:b --upload-umask 002 --show-hidden --no-index -s --log debug";
         let spaced: Vec<_> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&spaced), wanted);
         let joined = "--root=/srv --proxy=a:1 --proxy=[::1]:2 --ca=ca.pem --pin=x= --pin=y \
                       --insecure --follow-peers --name=nas --token-file=t --cert=c.pem --key=k.pem --allow-write --share=films=/srv/a=b \
                       --share-rw=in=/srv/in --follow-into=/mnt/a \
                       --follow-into=/mnt/b --forward=/x=http://h \
-                      --forward=/y=http://h,keep-host --max-upload=5 --show-hidden --no-index -s --log=debug";
+                      --forward=/y=http://h,keep-host --max-upload=5 --upload-owner=a:b --upload-umask=002 --show-hidden --no-index -s --log=debug";
         let joined: Vec<_> = joined.split(' ').filter(|word| !word.is_empty()).collect();
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
@@ -351,7 +461,8 @@ mod tests {
             &["-r", "/x", "doctor"],
             &["rotate", "--pin", "x"],
             &["join", "a", "b"],
-            &["join", "--root", "/x"],
+            &["join", "--share", "/x"],
+            &["setup", "code"],
             &["--root", "/x", "join", "code"],
             &["-r", "/a", "-r", "/b"],
         ] {
@@ -370,7 +481,7 @@ mod tests {
     #[test]
     fn join_takes_a_code_or_none() {
         let with = |words: &[&str]| match parsed(words) {
-            Ok(Command::Join { code, config }) => (code, config),
+            Ok(Command::Join { code, config, .. }) => (code, config),
             other => panic!("{other:?}"),
         };
         assert_eq!(with(&["join"]), (None, None));

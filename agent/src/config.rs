@@ -6,18 +6,25 @@
 
 mod access;
 
+mod rewrite;
+
 use std::{
-    fmt, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
 };
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
+use rustix::process::{getegid, geteuid};
 use spdy_protocol::join::is_origin_name;
 
-pub use self::access::Access;
-use self::access::{card, token, trust};
+use self::access::{card, token, token_path, trust};
+pub use self::{
+    access::Access,
+    rewrite::{with_joined, with_shares},
+};
 use crate::{
+    account,
     dial::Address,
     log::{Level, Log},
     origin::{self, ShareOptions, forward::Service},
@@ -48,6 +55,10 @@ pub struct Options {
     pub follow_into: Vec<PathBuf>,
     /// `max-upload`: octets of the largest file that is taken.
     pub max_upload: Option<u64>,
+    /// `upload-owner`: whose uploads are, `USER[:GROUP]`.
+    pub upload_owner: Option<String>,
+    /// `upload-umask`: what nobody may do with uploads, octal.
+    pub upload_umask: Option<String>,
     /// `show-hidden`: names that begin with a dot are served.
     pub show_hidden: bool,
     /// `no-index`: a folder is listed even if it has an index.html.
@@ -117,6 +128,13 @@ impl File {
         Ok(file)
     }
 
+    /// Files that tokens are from.
+    pub fn token_files(&self) -> impl Iterator<Item = &Path> {
+        let sections = self.sections.iter().map(|(_, access)| access);
+        let all = std::iter::once(&self.options.access).chain(sections);
+        all.filter_map(|access| access.token_file.as_deref())
+    }
+
     fn take(&mut self, line: &str, folder: &Path) -> Result<(), String> {
         if line.is_empty() || line.starts_with('#') {
             return Ok(());
@@ -171,6 +189,8 @@ impl File {
                 let octets = octets.map_err(|_| format!("{key} {value} is no number of octets"))?;
                 once(&mut options.max_upload, key, octets)
             }
+            "upload-owner" => once(&mut options.upload_owner, key, word(key, value)?.to_owned()),
+            "upload-umask" => once(&mut options.upload_umask, key, word(key, value)?.to_owned()),
             "show-hidden" => {
                 options.show_hidden = switch(key, value)?;
                 Ok(())
@@ -261,11 +281,51 @@ pub fn settle(flags: &Options, file: &File) -> Result<Settings, ConfigError> {
         index: !(flags.no_index || top.no_index),
         follow_into: follow_into(flags, top)?,
         max_upload: flags.max_upload.or(top.max_upload),
+        owner: upload_owner(flags, top)?,
         instance,
         ..origin::Options::new("")
     };
     let settings = Settings::new(name, origin, log);
-    Ok(Settings { proxies, follow_peers, session_debug: debug, ..settings })
+    let umask = upload_umask(flags, top)?;
+    Ok(Settings { proxies, follow_peers, umask, session_debug: debug, ..settings })
+}
+
+fn upload_owner(flags: &Options, top: &Options) -> Result<Option<(u32, u32)>, ConfigError> {
+    let Some(text) = flags.upload_owner.as_ref().or(top.upload_owner.as_ref()) else {
+        return Ok(None);
+    };
+    let (wanted, own) = (owner(Path::new("/etc"), text)?, geteuid());
+    if own.is_root() {
+        return Ok(Some(wanted));
+    }
+    // What we make is ours: there is nothing to give away.
+    if wanted == (own.as_raw(), getegid().as_raw()) {
+        return Ok(None);
+    }
+    let problem = "only root can give files away; run the agent as that user and group, or, as \
+                   a service, run spdy-agent setup";
+    Err(ConfigError::Failure(format!("upload-owner {text}: {problem}")))
+}
+
+/// The ids of `USER[:GROUP]`; `etc`: `/etc`.
+///
+/// # Errors
+/// One of them is not known.
+pub fn owner(etc: &Path, text: &str) -> Result<(u32, u32), ConfigError> {
+    let (user, group) = text.split_once(':').unzip();
+    let ids = account::user(etc, user.unwrap_or(text)).and_then(|(user, own)| {
+        Some((user, group.map_or(Some(own), |group| account::group(etc, group))?))
+    });
+    ids.ok_or_else(|| ConfigError::Failure(format!("upload-owner {text}: no such user or group")))
+}
+
+fn upload_umask(flags: &Options, top: &Options) -> Result<Option<u32>, ConfigError> {
+    let Some(text) = flags.upload_umask.as_ref().or(top.upload_umask.as_ref()) else {
+        return Ok(None);
+    };
+    let mask = u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777);
+    let problem = || ConfigError::Usage(format!("upload-umask {text} is not 000 to 777"));
+    mask.map(Some).ok_or_else(problem)
 }
 
 /// The name we are reached by.
@@ -303,47 +363,10 @@ pub fn default_path() -> Option<PathBuf> {
 /// The default file that join writes: the system's for root, else the user's.
 #[must_use]
 pub fn path_to_write() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
+    if geteuid().is_root() {
         return Some(PathBuf::from(SYSTEM_FILE));
     }
     user_path()
-}
-
-/// The text of a file with a proxy joined: `name`, `instance` and the proxy's section are set, all
-/// else stays as it was, comments too.
-#[must_use]
-pub fn with_joined(
-    text: &str,
-    name: &str,
-    instance: &[u8; 16],
-    address: &str,
-    pins: &[Pin],
-    token_file: &str,
-) -> String {
-    let (mut top, mut sections) = (String::new(), String::new());
-    let (mut in_section, mut replaced) = (false, false);
-    for line in text.lines() {
-        if let Some(found) = section(line.trim()) {
-            in_section = true;
-            replaced = found == Ok(address);
-        }
-        let key = split(line.trim()).0;
-        let set_anew = !in_section && matches!(key, "name" | "instance");
-        if replaced || set_anew {
-            continue;
-        }
-        let part = if in_section { &mut sections } else { &mut top };
-        part.push_str(line);
-        part.push('\n');
-    }
-    let instance = HEXLOWER.encode(instance);
-    let mut text = format!("{top}name {name}\ninstance {instance}\n{sections}");
-    text.push_str(&format!("\n[proxy {address}]\n"));
-    for pin in pins {
-        text.push_str(&format!("pin {pin}\n"));
-    }
-    text.push_str(&format!("token-file {token_file}\n"));
-    text
 }
 
 /// The services of the flags if they name any, else those of the file.
@@ -452,8 +475,10 @@ pub fn proxies(flags: &Options, file: &File) -> Result<Vec<(Proxy, Option<PathBu
         let own = own.map_or(&none, |(_, access)| access);
         let access = Access::layered([&flags.access, own, &top.access]);
         let trust = trust(&access, &address)?;
-        let token = access.token_file.as_deref().map(token).transpose()?;
+        let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let card = card(&access, &address)?;
+        let given = token_path(&access, credentials.as_deref()).filter(|_| card.is_none());
+        let token = given.as_deref().map(token).transpose()?;
         proxies.push((Proxy { address, trust, token, card }, access.token_file));
     }
     Ok(proxies)
@@ -514,7 +539,8 @@ fn user_path() -> Option<PathBuf> {
     home.map(|home| home.join("spdy-agent/agent.conf"))
 }
 
-const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
+/// The configuration of the service.
+pub const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
 const SHARES_MAX: usize = 64;
@@ -713,25 +739,5 @@ mod tests {
         assert!(failure(&Options { access, ..flags() }).contains("/nonexistent/ca"));
         let missing = File::load(Some(Path::new("/nonexistent/agent.conf")));
         assert!(matches!(missing, Err(ConfigError::Failure(_))));
-    }
-
-    #[test]
-    fn join_keeps_what_it_does_not_know() {
-        let pin = Pin::parse(PIN).unwrap();
-        let first = with_joined("# mine\nroot /srv\n", "nas1", &[7; 16], "a:1", &[pin], "t1");
-        let file = parse(&first).unwrap();
-        assert!(first.starts_with("# mine\nroot /srv\n"));
-        assert_eq!(file.options.name.as_deref(), Some("nas1"));
-        assert_eq!(file.instance, Some([7; 16]));
-        assert_eq!(file.sections[0].1.pins, [PIN]);
-
-        let second = with_joined(&first, "nas1", &[7; 16], "b:2", &[pin, pin], "t2");
-        let again = with_joined(&second, "nas2", &[7; 16], "a:1", &[pin], "t3");
-        let file = parse(&again).unwrap();
-        assert_eq!(file.options.name.as_deref(), Some("nas2"));
-        let addresses: Vec<_> = file.sections.iter().map(|(address, _)| address.as_str()).collect();
-        assert_eq!(addresses, ["b:2", "a:1"]);
-        assert_eq!(file.sections[0].1.pins.len(), 2);
-        assert_eq!(file.sections[1].1.token_file.as_deref(), Some(Path::new("/etc/x/t3")));
     }
 }

@@ -15,6 +15,7 @@ use async_io::{Timer, block_on};
 use async_signal::{Signal, Signals};
 use blocking::unblock;
 use futures_lite::{StreamExt as _, future::or};
+use rustix::{fs::Mode, process::umask};
 
 use crate::{
     config::{self, ConfigError, File, Options},
@@ -88,6 +89,7 @@ pub fn serve(source: Source) -> Result<(), DaemonError> {
     // Before the first line: who reads it may send a signal at once.
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]);
     let signals = signals.map_err(DaemonError::Signals)?;
+    mask(&settings);
     announce(&settings);
     let agent = Rc::new(Agent::new(settings).map_err(DaemonError::Start)?);
     let source = Rc::new(source);
@@ -127,6 +129,7 @@ pub async fn reload(agent: &Agent, source: &Source) -> Result<(), String> {
     let reloaded = match settled {
         Ok(settings) => {
             announce_insecure(&settings);
+            mask(&settings);
             agent.reload(settings).await.map_err(|error| error.to_string())
         }
         Err(error) => Err(error.to_string()),
@@ -316,6 +319,12 @@ async fn answer(agent: &Agent, source: &Source, question: &str) -> Answer {
             Err(reason) => Answer { code: 1, text: format!("the running agent: {reason}\n") },
         },
         _ => Answer { code: EXIT_USAGE, text: "unknown question\n".to_owned() },
+    }
+}
+
+fn mask(settings: &Settings) {
+    if let Some(mask) = settings.umask {
+        umask(Mode::from_raw_mode(mask));
     }
 }
 

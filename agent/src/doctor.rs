@@ -8,7 +8,7 @@ use std::{fmt, fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
 use spdy_protocol::handshake::{Credentials, Features, Hello, Put};
 
 use crate::{
-    config::{self, Access, File},
+    config::{self, File},
     dial::{self, DialError, Dialer, Phase, Token},
     log::Quoted,
     resolve::Resolver,
@@ -137,9 +137,7 @@ pub async fn of_file(file: &File, dial: dial::Timings) -> Vec<Finding> {
 /// What is wrong with the token files of a configuration. Blocks.
 #[must_use]
 pub fn of_token_files(file: &File) -> Vec<Finding> {
-    let accesses =
-        std::iter::once(&file.options.access).chain(file.sections.iter().map(|(_, access)| access));
-    accesses.filter_map(of_token_file).collect()
+    file.token_files().filter_map(of_token_file).collect()
 }
 
 /// What is wrong with a share, or that nothing is.
@@ -315,8 +313,7 @@ fn of_speed(report: &Report) -> Finding {
     Finding::Note(format!("{most} limits the speed: answers waited for {}", parts.join(", ")))
 }
 
-fn of_token_file(access: &Access) -> Option<Finding> {
-    let path = access.token_file.as_deref()?;
+fn of_token_file(path: &Path) -> Option<Finding> {
     let at = format!("token file {}", Quoted(&path.to_string_lossy()));
     let again = "on the server: spdy-proxy pair NAME; here: spdy-agent join".to_owned();
     Some(match fs::metadata(path) {

@@ -9,6 +9,8 @@
 
 pub mod args;
 
+pub mod service;
+
 pub mod command;
 
 pub mod rotate;
@@ -48,3 +50,5 @@ pub mod pool;
 pub mod log;
 
 pub mod civil;
+
+pub mod account;

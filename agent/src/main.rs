@@ -4,18 +4,20 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use async_io::block_on;
 use spdy_agent::{
     args::{self, Command},
     command,
-    config::{self, ConfigError},
+    config::{self, ConfigError, Options},
     control::Answer,
     daemon::{self, DaemonError, Source},
     dial::Timings,
     join::{self, JoinError},
     rotate::RotateError,
+    service::Service,
 };
 
 /// What ends the program other than well, with its line on stderr.
@@ -39,7 +41,10 @@ fn main() -> ExitCode {
     let outcome = match args::parse(std::env::args_os()) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Serve { options, config }) => serve(*options, config),
-        Ok(Command::Join { code, config }) => join(code, config.as_deref()),
+        Ok(Command::Join { code, shares, no_start, config }) => {
+            join(code, *shares, no_start, config.as_deref())
+        }
+        Ok(Command::Setup { shares, no_start, config }) => setup(&shares, no_start, config),
         Ok(Command::Status { json, config }) => {
             command::status(json, config.as_deref()).map_err(Failure::Other).and_then(say)
         }
@@ -58,28 +63,75 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(flags: config::Options, config: Option<PathBuf>) -> Result<(), Failure> {
+fn serve(flags: Options, config: Option<PathBuf>) -> Result<(), Failure> {
     daemon::serve(Source { flags, config }).map_err(|error| match error {
         DaemonError::Config(error) => error.into(),
         error => Failure::Other(error.to_string()),
     })
 }
 
-fn join(code: Option<String>, named: Option<&Path>) -> Result<(), Failure> {
-    let joined = code
-        .map_or_else(join::read_code, Ok)
-        .and_then(|code| block_on(join::join(&code, named, Timings::default())))
-        .map_err(|error| match error {
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        match error {
             JoinError::Config(error) => error.into(),
-            error => Failure::Other(error.to_string()),
-        })?;
+            error => Self::Other(error.to_string()),
+        }
+    }
+}
+
+fn join(
+    code: Option<String>,
+    mut shares: Options,
+    no_start: bool,
+    named: Option<&Path>,
+) -> Result<(), Failure> {
+    let code = code.map_or_else(join::read_code, Ok)?;
+    join::ask_for_share(&mut shares, named)?;
+    let joined = block_on(join::join(&code, &shares, named, Timings::default()))?;
     let config = joined.config.display().to_string();
+    if let Some(service) = service(&joined.config) {
+        print(&format!("joined {} as {}\nconfiguration: {config}\n", joined.address, joined.name))?;
+        return run(&service, &joined.config, no_start);
+    }
     let found = config::default_path().is_some_and(|default| default == joined.config);
     let named = if found { String::new() } else { format!(" --config {config}") };
+    let what = if shares == Options::default() { " -r DIR" } else { "" };
     print(&format!(
-        "joined {} as {}\nconfiguration: {config}\nstart with: spdy-agent{named} -r DIR\n",
+        "joined {} as {}\nconfiguration: {config}\nstart with: spdy-agent{named}{what}\n",
         joined.address, joined.name
     ))
+}
+
+/// The service that runs with this configuration, if we may manage it.
+fn service(config: &Path) -> Option<Service> {
+    Service::find(Path::new("/")).filter(|_| config == Path::new(config::SYSTEM_FILE))
+}
+
+fn setup(shares: &Options, no_start: bool, config: Option<PathBuf>) -> Result<(), Failure> {
+    let config = config.unwrap_or_else(|| config::SYSTEM_FILE.into());
+    let service = service(&config).ok_or_else(|| {
+        let problem = "setup is for root, where systemd runs the service of the package";
+        Failure::Other(format!("{problem}, with {}", config::SYSTEM_FILE))
+    })?;
+    join::add_shares(&config, shares)?;
+    run(&service, &config, no_start)
+}
+
+/// Makes the service fit the configuration, and starts it unless it has nothing to serve.
+fn run(service: &Service, config: &Path, no_start: bool) -> Result<(), Failure> {
+    let advice = service.prepare(config).map_err(Failure::Other)?;
+    print(&advice.iter().map(|line| format!("note: {line}\n")).collect::<String>())?;
+    if no_start {
+        return Ok(());
+    }
+    let source = Source { flags: Options::default(), config: Some(config.to_owned()) };
+    if let Err(error) = source.settle(None) {
+        return print(&format!(
+            "not started: {error}\nshare a folder with: spdy-agent setup -r DIR\n"
+        ));
+    }
+    let answer = service.start(config, PATIENCE).map_err(Failure::Other)?;
+    print(&answer.text)
 }
 
 fn rotate(config: Option<&Path>) -> Result<(), Failure> {
@@ -87,7 +139,13 @@ fn rotate(config: Option<&Path>) -> Result<(), Failure> {
     say(rotated.map_err(|error| match error {
         RotateError::Config(error) => error.into(),
         error => Failure::Other(error.to_string()),
-    })?)
+    })?)?;
+    let config = config.map(Path::to_owned).or_else(config::default_path);
+    // It was given the old token when it was started.
+    match config.and_then(|config| service(&config)) {
+        Some(service) => service.refresh().map_err(Failure::Other),
+        None => Ok(()),
+    }
 }
 
 fn say(answer: Answer) -> Result<(), Failure> {
@@ -100,5 +158,7 @@ fn print(text: &str) -> Result<(), Failure> {
     written.map_err(|error| Failure::Other(format!("stdout: {error}")))
 }
 
+/// Time for the first tunnels of a service.
+const PATIENCE: Duration = Duration::from_secs(45);
 const EXIT_USAGE: u8 = 64;
 const EXIT_FAILURE: u8 = 1;

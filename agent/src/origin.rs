@@ -92,6 +92,8 @@ pub struct Options {
     pub threads: usize,
     /// Octets of the largest file that is taken. Default as the disk has room.
     pub max_upload: Option<u64>,
+    /// User and group that uploads are given to; only root can. Default who runs this.
+    pub owner: Option<(u32, u32)>,
     /// Longest wait for the rest of a request whose answer did not need it. Default 5 s.
     pub linger: Duration,
     /// Makes the entity tags of one NAS differ from those of another.
@@ -112,6 +114,7 @@ impl Options {
             use_openat2: true,
             threads: pool::THREADS,
             max_upload: None,
+            owner: None,
             linger: Duration::from_secs(5),
             instance: [0; 16],
         }
@@ -161,7 +164,10 @@ impl Origin {
         let shares = options.shares.iter().map(|share| {
             Ok(Share {
                 name: share.name.as_bytes().into(),
-                root: Arc::new(Root::open(&share.path, options.use_openat2, &options.follow_into)?),
+                root: Arc::new(
+                    Root::open(&share.path, options.use_openat2, &options.follow_into)?
+                        .with_owner(options.owner),
+                ),
                 pool: Pool::new(options.threads),
                 writable: share.writable,
             })

@@ -104,6 +104,9 @@ pub struct Settings {
     pub grace: Duration,
     /// Time between two lines about a proxy that stays away. Default 60 s.
     pub summary: Duration,
+    /// The umask of the process, `upload-umask`: what nobody may do with uploads. Set by
+    /// [`crate::daemon`], for all agents of the process. Default as it was.
+    pub umask: Option<u32>,
     /// Time past its own deadlines after which a supervisor counts as stuck. Default 15 s.
     pub slack: Duration,
     /// Whether every frame is logged (`-s`), without header blocks and contents.
@@ -129,6 +132,7 @@ impl Settings {
             session: limits::Timings::default(),
             grace: Duration::from_secs(30),
             summary: Duration::from_secs(60),
+            umask: None,
             slack: Duration::from_secs(15),
             session_debug: false,
             log,

@@ -2,6 +2,7 @@
 //! names.
 
 use std::{
+    ffi::OsStr,
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -86,6 +87,14 @@ pub(super) fn card(access: &Access, address: &Address) -> Result<Option<Card>, C
         }
         _ => usage("--cert and --key go together"),
     }
+}
+
+/// The file that a token is from. `credentials`: where a service manager has put its own, which come
+/// first by the name of the file that the configuration names, else as `token`.
+pub(super) fn token_path(access: &Access, credentials: Option<&Path>) -> Option<PathBuf> {
+    let name = access.token_file.as_deref().map_or(Some(OsStr::new("token")), Path::file_name);
+    let given = credentials.zip(name).map(|(folder, name)| folder.join(name));
+    given.filter(|path| path.exists()).or_else(|| access.token_file.clone())
 }
 
 pub(super) fn token(path: &Path) -> Result<Token, ConfigError> {

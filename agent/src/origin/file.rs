@@ -17,7 +17,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat, openat2},
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat,
+        fstatfs, open, openat, openat2,
+    },
     io::Errno,
 };
 
@@ -33,6 +36,7 @@ pub(crate) struct Root {
     /// Whether reading may leave the time of access alone: only for what is our own.
     noatime: AtomicBool,
     filesystems: Mutex<Vec<Known>>,
+    owner: Option<(u32, u32)>,
 }
 
 impl Root {
@@ -52,11 +56,25 @@ impl Root {
             way: AtomicU8::new(Way::Segments as u8),
             noatime: AtomicBool::new(true),
             filesystems: Mutex::default(),
+            owner: None,
         };
         if use_openat2 {
             root.set_way(root.best_way());
         }
         Ok(root)
+    }
+
+    /// User and group that what is made here is given to.
+    pub(crate) fn with_owner(self, owner: Option<(u32, u32)>) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// Gives away what was just made in a folder. Best effort: some filesystems know no owners.
+    pub(crate) fn give(&self, folder: &OwnedFd, name: &[u8]) {
+        if let Some((user, group)) = self.owner {
+            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+            let _ = chownat(folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW);
+        }
     }
 
     /// Opens a name for reading only if that needs no disk: `None` means "ask [`Root::open_file`]

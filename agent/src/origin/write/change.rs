@@ -82,6 +82,7 @@ pub(super) async fn make(
             Errno::INVAL => Errno::ILSEQ.into(),
             error => error.into(),
         })?;
+        spot.root.give(&spot.folder, &spot.name);
         sync(&spot.folder);
         Ok(())
     };

@@ -92,6 +92,7 @@ impl Upload {
         match openat(&spot.folder, &temporary, flags | OFlags::APPEND, MODE) {
             Ok(file) => {
                 lock(&file)?;
+                spot.root.give(&spot.folder, temporary.as_bytes());
                 let file = Arc::new(file);
                 Ok(Self { file, entry, spot, record, has_record, fate: Fate::Removed })
             }
