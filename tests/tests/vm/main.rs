@@ -36,6 +36,7 @@ fn package_serves_a_home_and_survives_what_a_nas_meets() {
     nas.step("join", Nas::join);
     nas.step("budgets", Nas::keeps_its_budgets);
     nas.step("told", Nas::tells_how_it_is);
+    nas.step("private", Nas::shares_what_only_its_user_may_read);
     nas.step("restart", Nas::restart);
     nas.step("proxy restart", Nas::proxy_restarts);
     nas.step("network cut", Nas::network_cut);
@@ -158,6 +159,21 @@ impl Nas {
         let doctor = self.machine.run("spdy-agent doctor");
         assert!(!doctor.contains("FAIL"), "{doctor}");
         println!("{}{}", indented(&status), indented(&doctor));
+    }
+
+    /// A folder of mode 700 with a file of mode 600.
+    fn shares_what_only_its_user_may_read(&mut self) {
+        let sha256 = self.machine.run(
+            "cd /home/maria && install -d -o maria -g maria -m 700 Diary &&
+             echo 'dear diary' | install -o maria -g maria -m 600 /dev/stdin Diary/today.txt &&
+             sha256sum <Diary/today.txt",
+        );
+        self.machine.run("spdy-agent setup --share diary=/home/maria/Diary");
+        until("the diary is served", || {
+            let answer = Request::get("/diary/today.txt").send(self.http);
+            answer.is_ok_and(|it| it.status == 200 && sha256.starts_with(&it.sha256))
+        });
+        self.serves();
     }
 
     fn restart(&mut self) {
