@@ -136,6 +136,8 @@ impl Nas {
 
     fn keeps_its_budgets(&mut self) {
         let pid = self.pid();
+        // Idle: threads that read the film end by themselves.
+        self.wait_in_it(&format!("[ $(ls /proc/{pid}/task | wc -l) -le 2 ]"));
         let status = self.machine.run(&format!("cat /proc/{pid}/status"));
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -209,7 +211,7 @@ impl Nas {
         assert_ne!(self.property("WatchdogUSec"), "0");
         assert_ne!(self.property("WatchdogTimestampMonotonic"), "0");
         self.machine.run(&format!("kill -STOP {before}"));
-        self.machine.run("timeout 300 bash -c 'until [ $(systemctl show -P NRestarts spdy-agent) = 1 ]; do sleep 1; done'");
+        self.wait_in_it("[ $(systemctl show -P NRestarts spdy-agent) = 1 ]");
         until("another process runs", || self.served());
         assert_ne!(self.pid(), before);
     }
@@ -275,6 +277,12 @@ impl Nas {
             assert!(answer.status != 200 || answer.sha256 == self.film, "another film: {answer:?}");
             answer.status == 200
         })
+    }
+
+    /// Waits until a command succeeds in the machine.
+    fn wait_in_it(&mut self, command: &str) {
+        let limit = PATIENCE.as_secs() / 2;
+        self.machine.run(&format!("timeout {limit} bash -c 'until {command}; do sleep 0.5; done'"));
     }
 
     fn proxy(&self) -> &Proxy {
