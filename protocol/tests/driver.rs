@@ -48,13 +48,21 @@ struct End {
     fault: Option<Fault>,
     calls: usize,
     crumb: usize,
+    /// Octets that it has on the way.
+    room: usize,
 }
 
 fn wires(fault: Option<Fault>, crumb: usize) -> (End, End) {
     let (one, other) = (Arc::<Mutex<Wire>>::default(), Arc::<Mutex<Wire>>::default());
-    let client =
-        End { input: Arc::clone(&one), output: Arc::clone(&other), fault, calls: 0, crumb };
-    (client, End { input: other, output: one, fault: None, calls: 0, crumb })
+    let client = End {
+        input: Arc::clone(&one),
+        output: Arc::clone(&other),
+        fault,
+        calls: 0,
+        crumb,
+        room: WIRE,
+    };
+    (client, End { input: other, output: one, fault: None, calls: 0, crumb, room: WIRE })
 }
 
 impl End {
@@ -105,7 +113,7 @@ impl AsyncWrite for End {
         if wire.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let count = buf.len().min(WIRE - wire.octets.len()).min(self.crumb);
+        let count = buf.len().min(self.room - wire.octets.len()).min(self.crumb);
         if count == 0 {
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -345,4 +353,43 @@ fn check_asks_a_peer_that_was_not_silent_and_ends_without_an_answer() {
     assert_eq!(future::block_on(driver), Err(Error::Silent));
     near.check();
     assert!(!near.is_open());
+}
+
+#[test]
+fn silence_is_noticed_when_nothing_but_credit_is_owed() {
+    let (client, mut server) = wires(None, 1_000_000);
+    // All that the windows allow goes out: nothing waits for the transport.
+    server.room = usize::MAX;
+    let budget = Arc::new(Budget::new(PROCESS_BUDGET));
+    let config = |side| Config::new(side, Profile::Ours, Arc::clone(&budget));
+    let mut timed = config(Side::Server);
+    timed.timings.idle_ping = Duration::from_secs(3_600);
+    timed.timings.owed_ping = Duration::from_millis(300);
+    timed.timings.ping_answer = Duration::from_millis(300);
+    let (near, _, mut near_driver) = tunnel(client, config(Side::Client), Vec::new());
+    let (far, mut incoming, mut far_driver) = tunnel(server, timed, Vec::new());
+    let head = RequestHead::get("/");
+    let accepted = async {
+        let asking = near.open(&head, 3, true).await.unwrap();
+        let (_, accepted) = incoming.accept().await.unwrap();
+        // The way is measured, so the end of the credit is no reason to ask.
+        far.check();
+        while far.counters().round_trip.is_none() {
+            future::yield_now().await;
+        }
+        (asking, accepted)
+    };
+    let driven = async {
+        let ends = future::zip(&mut near_driver, &mut far_driver).await;
+        panic!("{ends:?}");
+    };
+    let (_asking, mut accepted) = future::block_on(future::or(accepted, driven));
+    // From here on nobody moves the peer.
+    let served = async {
+        accepted.reply(&ResponseHead::new(200), false).await?;
+        accepted.write_all(&vec![5; 64 << 20]).await
+    };
+    let (end, served) = future::block_on(future::zip(&mut far_driver, served));
+    assert_eq!(end, Err(Error::Silent));
+    assert!(served.is_err());
 }

@@ -38,7 +38,7 @@ use rustix::net::{
 };
 use spdy_protocol::session::Profile;
 
-use crate::{inherit::Inherited, stop::Phase, upstream, worker::Shared};
+use crate::{inherit::Inherited, notify::WATCHDOG_PID, stop::Phase, upstream, worker::Shared};
 
 /// Set for a new process whose stdin is the channel.
 pub const VARIABLE: &str = "SPDY_PROXY_HANDOVER";
@@ -237,7 +237,8 @@ impl Predecessor {
 impl Successor {
     fn start(command: &mut Command, first: &str, sockets: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        command.env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.env(VARIABLE, "1").env_remove(WATCHDOG_PID);
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn();
         // Whoever keeps a copy of their end never hears of theirs.
         command.stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! What systemd is told of a service of `Type=notify`.
+//! What systemd is told of a service of `Type=notify`, and how often it wants to hear of it.
 //!
 //! One datagram for each message, to `$NOTIFY_SOCKET`; without that, nothing.
 
@@ -11,7 +11,11 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    process,
+    time::Duration,
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Sends lines of `KEY=value`.
 ///
@@ -25,6 +29,30 @@ pub(crate) fn notify(lines: &str) -> io::Result<()> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(&path)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(lines.as_bytes(), &address)?;
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(MOMENT))?;
+    socket.send_to_addr(lines.as_bytes(), &address)?;
     Ok(())
 }
+
+/// What begins a reload; `READY=1` ends it. With the time it may also be one that systemd asked
+/// for (`Type=notify-reload`).
+pub(crate) fn reloading() -> String {
+    let now = clock_gettime(ClockId::Monotonic);
+    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+    format!("RELOADING=1\nMONOTONIC_USEC={micros}")
+}
+
+/// How often to say `WATCHDOG=1`: half of the time after which systemd misses it. `None` where
+/// nobody does.
+pub(crate) fn interval() -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let is_ours = number(WATCHDOG_PID).is_none_or(|id| id == process::id().into());
+    let limit = number("WATCHDOG_USEC").filter(|limit| is_ours && *limit > 0)?;
+    Some(Duration::from_micros(limit / 2))
+}
+
+/// Whom systemd asks for `WATCHDOG=1`; a process that takes over must not be told that it is another.
+pub(crate) const WATCHDOG_PID: &str = "WATCHDOG_PID";
+/// A socket that takes nothing for so long belongs to a service manager that hangs.
+const MOMENT: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::{Duration, SystemTime},
@@ -210,6 +210,7 @@ impl Server {
             accepted: AtomicU64::new(0),
             id_prefix: u32::from_be_bytes(prefix),
             id_count: AtomicU64::new(0),
+            beats: (0..settings.threads.max(1)).map(|_| AtomicU32::new(0)).collect(),
             settings,
         };
         let (shared, ports) = (Arc::new(shared), Ports { http, tunnel });
@@ -267,7 +268,7 @@ impl Server {
             let (work, ports) = (Arc::clone(&shared), ports.clone());
             let spawned = thread::Builder::new()
                 .name(format!("serve-{at}"))
-                .spawn(move || serve(work, ports, Control::None, async {}));
+                .spawn(move || serve(work, at, ports, Control::None, async {}));
             match spawned {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -288,7 +289,7 @@ impl Server {
             future::or(running, future::or(taking_over, chores)).await;
             drain(&shared).await;
         };
-        serve(Arc::clone(&shared), ports, control, lead);
+        serve(Arc::clone(&shared), 0, ports, control, lead);
         for thread in threads {
             // A thread that panicked has said so on stderr; in release builds the process is gone.
             let _ = thread.join();
@@ -313,6 +314,14 @@ impl Server {
             ));
         }
         let is_exposed = |address: &SocketAddr| downstream::is_exposed(settings, address);
+        let is_local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+        let mut all = self.http_addresses.iter().chain(&self.tunnel_addresses);
+        if self.predecessor.is_none() && all.all(is_local) {
+            settings.log.warn(format_args!(
+                "listen=loopback reason=\"nobody but this machine reaches either port: \
+                 --listen '[::]:1443' --tunnel-listen '[::]:1444'\""
+            ));
+        }
         let has_password = |access: &Access| matches!(access, Access::Password(_));
         if self.http_addresses.iter().any(is_exposed) && registry.count_access(has_password) > 0 {
             guard.warn_exposed();
@@ -321,6 +330,23 @@ impl Server {
 }
 
 impl Operator {
+    /// The turns of each thread's clock so far: about one a second, unless the thread is stuck.
+    #[must_use]
+    pub fn beats(&self) -> Vec<u32> {
+        self.shared.beats.iter().map(|beat| beat.load(Relaxed)).collect()
+    }
+
+    /// Tunnels of agents that there are.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.shared.tunnels.held()
+    }
+
+    /// Waits until visitors are ours and not another process's. Cancel safe.
+    pub async fn took_over(&self) {
+        self.shared.stop.reached(Phase::Running).await;
+    }
+
     /// Reads keys, certificates and the records of origins again.
     pub async fn reload(&self) {
         reload_files(&self.shared, true).await;
@@ -389,7 +415,13 @@ async fn reload_files(shared: &Arc<Shared>, now: bool) {
 }
 
 /// One thread's work until the server has ended.
-fn serve(shared: Arc<Shared>, ports: Ports, control: Control, lead: impl Future<Output = ()>) {
+fn serve(
+    shared: Arc<Shared>,
+    at: usize,
+    ports: Ports,
+    control: Control,
+    lead: impl Future<Output = ()>,
+) {
     let executor = Rc::new(LocalExecutor::new());
     let worker = Rc::new(Worker::new(&executor, Arc::clone(&shared)));
     for listener in ports.http {
@@ -399,18 +431,19 @@ fn serve(shared: Arc<Shared>, ports: Ports, control: Control, lead: impl Future<
         worker.spawn(upstream::accept(Rc::clone(&worker), listener));
     }
     worker.spawn(control.serve(Rc::clone(&worker)));
-    worker.spawn(tick(Rc::clone(&worker)));
+    worker.spawn(tick(Rc::clone(&worker), at));
     let lead = future::zip(lead, shared.stop.reached(Phase::Ended));
     block_on(executor.run(lead));
     // Dropping the executor ends every task that is left.
 }
 
 /// Counts the worker's time, and closes its connections when the server drains.
-async fn tick(worker: Rc<Worker>) {
+async fn tick(worker: Rc<Worker>, at: usize) {
     let ticking = async {
         loop {
             Timer::after(worker.watches.tick()).await;
             worker.watches.sweep();
+            worker.shared.beats[at].fetch_add(1, Relaxed);
         }
     };
     future::or(ticking, worker.shared.stop.reached(Phase::Draining)).await;
@@ -418,6 +451,7 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         Timer::after(worker.watches.tick()).await;
         worker.watches.sweep();
+        worker.shared.beats[at].fetch_add(1, Relaxed);
     }
 }
 

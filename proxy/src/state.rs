@@ -21,7 +21,7 @@ use std::{
     env, fmt, fs,
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -31,7 +31,10 @@ use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
 };
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::geteuid,
+};
 use spdy_protocol::join::is_origin_name;
 
 use crate::{
@@ -142,6 +145,7 @@ impl State {
             .recursive(true)
             .mode(0o700)
             .create(&origins)
+            .and_then(|()| give(&File::open(&origins)?, &state.folder))
             .map_err(|error| StateError::Io(origins, error))?;
         // The lock file proves that we can write.
         state.lock()?;
@@ -420,11 +424,22 @@ impl State {
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         file.and_then(|file| {
+            give(&file, &self.folder)?;
             flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         })
         .map_err(|error| StateError::Io(path, error))
     }
+}
+
+/// Gives a file to the owner of its folder: a command of root's leaves nothing behind that the
+/// server, as another user, cannot read.
+fn give(file: &File, folder: &Path) -> io::Result<()> {
+    let (own, owner) = (file.metadata()?, fs::metadata(folder)?);
+    if geteuid().is_root() && (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
+        fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 /// SHA-256 of a secret: all that is kept of it.
@@ -460,6 +475,7 @@ fn replace(path: &Path, octets: &[u8]) -> Result<(), StateError> {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(octets)?;
+        path.parent().map_or(Ok(()), |folder| give(&file, folder))?;
         file.sync_all()?;
         fs::rename(&new, path)?;
         // The rename itself must survive a power cut: a token that is lost locks an agent out.
@@ -635,5 +651,23 @@ mod tests {
         fs::write(&folder.0, "not a folder").unwrap();
         assert!(matches!(State::open(&folder.0), Err(StateError::Io(..))));
         fs::remove_file(&folder.0).unwrap();
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_who_owns_the_folder() {
+        if !geteuid().is_root() {
+            println!("not tested: only root can give files away");
+            return;
+        }
+        let folder = Folder::new("given");
+        fs::create_dir(&folder.0).unwrap();
+        std::os::unix::fs::chown(&folder.0, Some(4_242), Some(4_243)).unwrap();
+        let state = State::open(&folder.0).unwrap();
+        state.identity(Port::Tunnel).unwrap();
+        state.pair("nas1", HOUR).unwrap();
+        for name in ["lock", "key.pem", "cert.pem", "origins", "origins/nas1"] {
+            let meta = fs::metadata(folder.0.join(name)).unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (4_242, 4_243), "{name}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     rc::{Rc, Weak},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     /// Request ids are this, then a count: unique in the process, hardly ever repeated after it.
     pub(crate) id_prefix: u32,
     pub(crate) id_count: AtomicU64,
+    /// Turns of each thread's clock.
+    pub(crate) beats: Box<[AtomicU32]>,
 }
 
 /// One thread's executor with its clock.

@@ -23,12 +23,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::source::workspace;
+
 pub use self::{
     cost::Cost,
     files::{Random, Sha256, TempRoot},
     identity::Identity,
     pair::{Agent, Pair, Proxy, join},
-    program::{Pipe, Program, finished},
+    program::{Pipe, Program, finished, output},
 };
 
 /// Longest wait for something that a program does by itself, such as its listening lines.
@@ -64,6 +66,17 @@ impl Builds {
             proxy: built(target.join("release/spdy-proxy")),
             agent: built(target.join("nas/spdy-agent")),
         }
+    }
+
+    /// The agent that `cross/build` made for a target of Rust, with the proxy of the test's build.
+    ///
+    /// # Panics
+    /// When one was not built.
+    #[must_use]
+    pub fn crossed(target: &str) -> Self {
+        let agent = workspace().join("dist").join(target).join("spdy-agent");
+        assert!(agent.is_file(), "{} is missing: run cross/build {target}", agent.display());
+        Self { proxy: binary("spdy-proxy"), agent }
     }
 }
 

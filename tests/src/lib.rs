@@ -31,6 +31,10 @@ pub mod recorder;
 
 pub mod media;
 
+pub mod netns;
+
+pub mod machine;
+
 pub mod fixture;
 
 pub mod link;

@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    io::{self, Read, Write},
+    io::{self, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,7 +17,10 @@ use std::{
 
 use socket2::SockRef;
 
-use crate::fixture::{PATIENCE, Sha256, wait_until};
+use crate::{
+    fixture::{PATIENCE, Sha256, wait_until},
+    visitor,
+};
 
 /// A running service on the loopback; ends when dropped, its connections first.
 pub struct Local {
@@ -297,10 +300,7 @@ impl Call {
     }
 
     fn more(&mut self) -> io::Result<usize> {
-        let mut piece = [0; 65_536];
-        let len = self.stream.read(&mut piece)?;
-        self.held.extend_from_slice(&piece[..len]);
-        Ok(len)
+        visitor::read_more(&mut self.stream, &mut self.held)
     }
 }
 

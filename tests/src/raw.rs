@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Read},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -157,8 +157,35 @@ impl RawProxy {
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0");
         let listener = listener.unwrap_or_else(|error| panic!("{error}"));
+        Self::of(listener, Identity::generate())
+    }
+
+    /// One that shows this certificate where it is told.
+    ///
+    /// # Panics
+    /// When the listener is none.
+    #[must_use]
+    pub fn of(listener: TcpListener, identity: Identity) -> Self {
         let address = listener.local_addr().unwrap_or_else(|error| panic!("{error}"));
-        Self { listener, identity: Identity::generate(), address }
+        Self { listener, identity, address }
+    }
+
+    /// Takes the next connection, whatever it wants.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn take(&self) -> io::Result<TcpStream> {
+        Ok(self.listener.accept()?.0)
+    }
+
+    /// Takes an agent up to its PUT, which it returns.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn meet(&self, socket: TcpStream) -> io::Result<(TlsReader, TlsWriter, String)> {
+        let (mut reader, writer) = accept(socket, &self.identity)?;
+        let head = read_message(&mut reader)?;
+        Ok((reader, writer, head))
     }
 
     /// Takes the next agent up to its PUT, which it returns.
@@ -166,9 +193,7 @@ impl RawProxy {
     /// # Errors
     /// Those of the connection.
     pub fn accept(&self) -> io::Result<(TlsReader, TlsWriter, String)> {
-        let (mut reader, writer) = accept(self.listener.accept()?.0, &self.identity)?;
-        let head = read_message(&mut reader)?;
-        Ok((reader, writer, head))
+        self.meet(self.take()?)
     }
 
     /// Takes the next agent and welcomes it.

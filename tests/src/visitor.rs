@@ -343,10 +343,23 @@ impl Visitor {
     }
 
     fn more(&mut self) -> io::Result<usize> {
-        let mut piece = [0; 65_536];
-        let len = self.stream.read(&mut piece)?;
-        self.held.extend_from_slice(&piece[..len]);
-        Ok(len)
+        read_more(&mut self.stream, &mut self.held)
+    }
+}
+
+/// Appends what a socket has to `held`; 0 octets are its end.
+pub(crate) fn read_more(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<usize> {
+    let mut piece = [0; 65_536];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(len) => {
+                held.extend_from_slice(&piece[..len]);
+                return Ok(len);
+            }
+            // With a time limit on the socket, the kernel does not go on after a signal.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

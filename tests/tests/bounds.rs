@@ -3,25 +3,17 @@
 //! The bounds are those of docs/testing.md ("Memory"); each test prints what it found.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
+#[path = "scaled/fleet.rs"]
+mod fleet;
+
 use std::{
     fs,
-    net::SocketAddr,
-    sync::{Barrier, mpsc},
-    thread::{self, JoinHandle},
+    sync::Barrier,
+    thread,
     time::{Duration, Instant},
 };
 
-use spdy_agent::{
-    dial::{Address, Token},
-    log::Log,
-    origin::Options,
-    supervise,
-    verify::{Pin, Trust},
-};
-use spdy_proxy::{
-    access::Access,
-    state::{Port, State},
-};
+use fleet::{Fleet, pair_all};
 use spdy_tests::{
     fixture::{Agent, Builds, Proxy, Random, Sha256, TempRoot, join, wait_until},
     http::{Request, wait_for_agent},
@@ -311,82 +303,20 @@ fn uploads_are_never_held_whole() {
     }
 }
 
-/// Agents of many origins in one process, each with its own tunnel.
-struct Fleet {
-    wanted: Option<mpsc::Sender<supervise::Settings>>,
-    running: Option<JoinHandle<()>>,
-}
-
-impl Fleet {
-    fn new() -> Self {
-        let (wanted, settings) = mpsc::channel::<supervise::Settings>();
-        let running = thread::spawn(move || {
-            let executor = smol::LocalExecutor::new();
-            smol::block_on(executor.run(async {
-                loop {
-                    match settings.try_recv() {
-                        Ok(settings) => {
-                            let run = supervise::run(settings, std::future::pending());
-                            executor.spawn(run).detach();
-                        }
-                        Err(mpsc::TryRecvError::Empty) => {
-                            smol::Timer::after(Duration::from_millis(5)).await;
-                        }
-                        // Dropping the executor cuts all tunnels.
-                        Err(mpsc::TryRecvError::Disconnected) => return,
-                    }
-                }
-            }));
-        });
-        Self { wanted: Some(wanted), running: Some(running) }
-    }
-
-    fn add(&self, settings: supervise::Settings) {
-        self.wanted.as_ref().unwrap().send(settings).unwrap();
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        self.wanted = None;
-        let ended = self.running.take().map(JoinHandle::join);
-        assert!(thread::panicking() || matches!(ended, Some(Ok(()))), "an agent panicked");
-    }
-}
-
 #[test]
 fn idle_tunnel_costs_the_proxy_little() {
     let (folder, root) = (TempRoot::new(), TempRoot::new());
     root.write("small", b"small");
-    // As `pair` and `join` would do it, 200 times.
-    let state = State::open(folder.path()).unwrap();
-    let pin = Pin(state.identity(Port::Tunnel).unwrap().pin());
     let names: Vec<_> = (0..200).map(|n| format!("nas{n}")).collect();
-    for name in &names {
-        state.set_access(name, Access::Open).unwrap();
-        let secret = state.pair(name, Duration::from_secs(60)).unwrap();
-        let token = spdy_agent::verify::sha256(token(name).as_bytes());
-        assert!(state.join(name, &secret, token).unwrap());
-    }
+    let pin = pair_all(folder.path(), &names);
     let proxy = Proxy::start_in(folder.path(), &[]);
     let id = proxy.program().id();
     let fleet = Fleet::new();
-    let settings = |name: &str, tunnel: SocketAddr| {
-        let mut settings =
-            supervise::Settings::new(name, Options::new(root.path()), Log::discard());
-        settings.proxies = vec![supervise::Proxy {
-            address: Address::parse(&tunnel.to_string()).unwrap(),
-            trust: Trust::Pins(vec![pin]),
-            token: Token::parse(&token(name)),
-            card: None,
-        }];
-        settings
-    };
     let mut figures = Vec::new();
     let mut asked = Visitor::connect(proxy.http);
     for (range, count) in [(0..20, 20), (20..200, 200)] {
         for name in &names[range] {
-            fleet.add(settings(name, proxy.tunnel));
+            fleet.add(fleet::settings(name, root.path(), proxy.tunnel, pin));
         }
         wait_until("all have tunnels", || Debug::of(proxy.http).total("tunnels_now") == count);
         // One exchange each: a tunnel is idle when it has been used.
@@ -402,8 +332,4 @@ fn idle_tunnel_costs_the_proxy_little() {
     assert!(each <= IDLE_TUNNEL, "{each}");
     drop(fleet);
     wait_until("all are gone", || Debug::of(proxy.http).total("tunnels_now") == 0);
-}
-
-fn token(name: &str) -> String {
-    format!("the-token-of-{name}")
 }

@@ -19,7 +19,7 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat,
-        fstatfs, open, openat, openat2,
+        fstatfs, open, openat, openat2, statat,
     },
     io::Errno,
 };
@@ -133,7 +133,12 @@ impl Root {
     /// What the system says of an open file below this root.
     pub(crate) fn meta(&self, file: impl AsFd) -> Result<Meta, Errno> {
         let stat = fstat(&file)?;
-        Ok(Meta { filesystem: self.filesystem(&file, stat.st_dev), ..Meta::from_stat(&stat) })
+        Ok(self.meta_of(file, &stat))
+    }
+
+    /// The same for who has asked the system already.
+    pub(crate) fn meta_of(&self, file: impl AsFd, stat: &Stat) -> Meta {
+        Meta { filesystem: self.filesystem(&file, stat.st_dev), ..Meta::from_stat(stat) }
     }
 
     fn walk(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -291,6 +296,12 @@ struct Known {
     device: u64,
     filesystem: Filesystem,
     asked: Instant,
+}
+
+/// What the system says of something that was opened with `O_PATH`: before Linux 3.6 `fstat` refuses
+/// it.
+pub(crate) fn stat_path(opened: impl AsFd) -> Result<Stat, Errno> {
+    statat(opened, "", AtFlags::EMPTY_PATH)
 }
 
 /// The status that tells a client what went wrong, without telling it what is there.

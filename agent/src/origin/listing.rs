@@ -8,12 +8,12 @@ mod order;
 use std::{hash::Hasher, mem, os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, OFlags, fstat, statat},
+    fs::{AtFlags, Dir, FileType, OFlags, statat},
     io::Errno,
 };
 
 use super::{
-    file::{Kind, Meta, Root},
+    file::{Kind, Meta, Root, stat_path},
     mime,
     path::is_hidden,
 };
@@ -496,7 +496,7 @@ impl Scan {
         let own = statat(&folder.opened, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let stat = if FileType::from_raw_mode(own.st_mode) == FileType::Symlink {
             let path = [&folder.name, &b"/"[..], name].concat();
-            fstat(folder.root.open_with(&path, OFlags::PATH | OFlags::CLOEXEC).ok()?).ok()?
+            stat_path(folder.root.open_with(&path, OFlags::PATH | OFlags::CLOEXEC).ok()?).ok()?
         } else {
             own
         };

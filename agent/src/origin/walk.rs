@@ -13,9 +13,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, fstat, openat, readlinkat},
+    fs::{CWD, FileType, Mode, OFlags, openat, readlinkat},
     io::Errno,
 };
+
+use super::file::stat_path;
 
 /// A folder that is never left, and where else links may lead.
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl<'a> Walk<'a> {
 }
 
 fn is_link(opened: &OwnedFd) -> Result<bool, Errno> {
-    Ok(FileType::from_raw_mode(fstat(opened)?.st_mode) == FileType::Symlink)
+    Ok(FileType::from_raw_mode(stat_path(opened)?.st_mode) == FileType::Symlink)
 }
 
 /// Links that one name may lead over, as in the kernel.

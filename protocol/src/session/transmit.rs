@@ -79,6 +79,15 @@ impl Session {
         Some(deadline)
     }
 
+    /// When [`Session::handle_timeout`] must be called because a command made the peer owe credit:
+    /// earlier, perhaps, than [`Session::poll_timeout`] last said, with nothing to send meanwhile.
+    /// Once for each time that this happens.
+    #[must_use]
+    pub fn poll_owing(&mut self) -> Option<Instant> {
+        let owing = std::mem::take(&mut self.owing) && self.phase != Phase::Closed;
+        owing.then(|| self.liveness.deadline(true, &self.config.timings))
+    }
+
     /// Time has passed: PING, credit that waited long enough, and what silence says of a peer.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.clock = now;

@@ -44,6 +44,7 @@ impl Session {
         }
         let credit = stream.send_credit(profile, side).min(session_credit);
         if credit == 0 || max == 0 {
+            self.owing |= !stream.wants_write;
             stream.wants_write = true;
             if credit == 0 {
                 Waits::begin(&mut stream.waiting, Leg::Credit, self.clock);

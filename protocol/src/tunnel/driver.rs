@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_io::Timer;
@@ -29,7 +29,6 @@ pub struct Driver {
     reading: Arc<Reading>,
     read_waker: Waker,
     timer: Timer,
-    armed: Option<Instant>,
     /// The session ended and the time for its last frames runs.
     ending: bool,
     /// Time for the last frames of an ended session.
@@ -103,7 +102,6 @@ impl Driver {
             read_waker: Waker::from(Arc::clone(&reading)),
             reading,
             timer: Timer::never(),
-            armed: None,
             ending: false,
             grace,
         }
@@ -179,18 +177,21 @@ impl Driver {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
         loop {
-            let Some(deadline) = self.shared.lock().session.poll_timeout() else { return };
-            // Deadlines mostly move on: the timer stays as it is unless it would fire too late.
-            if self.armed.is_none_or(|armed| deadline < armed) {
-                self.timer.set_at(deadline);
-                self.armed = Some(deadline);
+            {
+                let mut state = self.shared.lock();
+                let Some(deadline) = state.session.poll_timeout() else { return };
+                // Deadlines mostly move on: the timer stays as it is unless it would fire too late.
+                if state.armed.is_none_or(|armed| deadline < armed) {
+                    self.timer.set_at(deadline);
+                    state.armed = Some(deadline);
+                }
             }
             if Pin::new(&mut self.timer).poll(cx).is_pending() {
                 return;
             }
-            self.armed = None;
             {
                 let mut state = self.shared.lock();
+                state.armed = None;
                 state.session.handle_timeout(now());
                 state.pump_without_driver();
             }

@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_io::Timer;
@@ -26,7 +26,7 @@ use crate::{
     handover::{self, Predecessor},
     inherit::Inherited,
     log::Log,
-    notify::notify,
+    notify::{self, notify},
     server::{Operator, Server},
     state::State,
 };
@@ -59,11 +59,10 @@ pub(super) fn run(serve: Serve, words: Vec<OsString>) -> Result<(), Failed> {
     announce(server.http_addresses(), "http");
     announce(server.tunnel_addresses(), "tunnel");
     let _ = io::stderr().write_all(lines.as_bytes());
-    if is_first {
-        tell_systemd(log, "READY=1");
-    }
-    let program = Program { operator: server.operator(), words, config: Watched::new(config), log };
-    let told = program.run(signals, files);
+    let operator = server.operator();
+    let told = tell_of_progress(operator.clone(), log, is_first);
+    let program = Program { operator, words, config: Watched::new(config), log };
+    let told = future::or(program.run(signals, files), told);
     server.run_until(told).map_err(Failed::Start)?;
     Ok(())
 }
@@ -82,6 +81,16 @@ struct Program {
     words: Vec<OsString>,
     config: Watched,
     log: Log,
+}
+
+/// What has come of a reload.
+enum Turn {
+    /// Nothing: this process serves on.
+    Serving,
+    /// This process took over.
+    HandedOver(u32),
+    /// The program was told to end meanwhile.
+    Ended,
 }
 
 /// A configuration file that may change.
@@ -104,21 +113,36 @@ impl Program {
             };
             match future::or(signals.next(), look).await {
                 Some(Ok(Signal::Hup)) => {
+                    tell_systemd(self.log, &notify::reloading());
                     self.operator.reload().await;
                     if !self.config.has_changed(true) {
+                        tell_systemd(self.log, "READY=1");
                         continue;
                     }
                 }
-                Some(Ok(Signal::Usr2)) => {}
+                Some(Ok(Signal::Usr2)) => tell_systemd(self.log, &notify::reloading()),
                 None if self.config.has_changed(false) => {}
                 None | Some(Err(_)) => continue,
                 Some(Ok(_)) => break,
             }
-            if self.is_sound() && future::or(self.give_way(), ended(&mut signals)).await {
-                break;
+            let giving_way = async {
+                let given = if self.is_sound() { self.give_way().await } else { None };
+                given.map_or(Turn::Serving, Turn::HandedOver)
+            };
+            let ended = async {
+                ended(&mut signals).await;
+                Turn::Ended
+            };
+            match future::or(giving_way, ended).await {
+                Turn::Serving => tell_systemd(self.log, "READY=1"),
+                Turn::Ended => break,
+                // The unit follows it; what we say from now on counts no more.
+                Turn::HandedOver(id) => {
+                    return tell_systemd(self.log, &format!("MAINPID={id}\nREADY=1"));
+                }
             }
         }
-        tell_systemd(self.log, "STOPPING=1");
+        tell_systemd(self.log, "STOPPING=1\nSTATUS=finishing what runs");
     }
 
     /// Whether the command line and the configuration of now can be used at all.
@@ -134,21 +158,20 @@ impl Program {
         }
     }
 
-    /// Whether a new process has taken over.
-    async fn give_way(&self) -> bool {
+    /// The process that has taken over, if one has.
+    async fn give_way(&self) -> Option<u32> {
         let mut words = self.words.iter();
         let mut command = process::Command::new(words.next().cloned().unwrap_or_default());
         command.args(words);
         match self.operator.hand_over(&mut command).await {
             Ok(id) => {
                 self.log.info(format_args!("server=handed_over process={id}"));
-                tell_systemd(self.log, &format!("MAINPID={id}"));
-                true
+                Some(id)
             }
             Err(error) => {
                 let reason = error.to_string();
                 self.log.error(format_args!("handover=failed action=serving reason={reason:?}"));
-                false
+                None
             }
         }
     }
@@ -176,13 +199,71 @@ impl Watched {
 }
 
 /// Ready when the program is told to end.
-async fn ended(signals: &mut Signals) -> bool {
+async fn ended(signals: &mut Signals) {
     while let Some(signal) = signals.next().await {
         if matches!(signal, Ok(Signal::Term | Signal::Int)) {
             break;
         }
     }
-    true
+}
+
+/// Tells systemd that we serve, how many agents are there, and that no thread is stuck: as long as
+/// one is, the watchdog is not fed.
+async fn tell_of_progress(operator: Operator, log: Log, is_first: bool) {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
+        return future::pending().await;
+    }
+    if is_first {
+        tell_systemd(log, "READY=1");
+    }
+    // Until then the unit listens to the process before this one.
+    operator.took_over().await;
+    let (interval, mut fed, mut told) = (notify::interval(), Instant::now(), None);
+    let mut pulse = Pulse::new(interval.unwrap_or_default() * 2, fed);
+    let mut was_stuck = false;
+    loop {
+        let (now, tunnels) = (Instant::now(), operator.tunnels());
+        let stuck = pulse.stuck(&operator.beats(), now);
+        match (stuck, interval) {
+            (None, Some(interval)) if now >= fed => {
+                tell_systemd(log, "WATCHDOG=1");
+                fed = now + interval;
+            }
+            (Some(thread), _) if !was_stuck => {
+                log.error(format_args!("thread={thread} stuck action=\"watchdog not fed\""));
+            }
+            _ => {}
+        }
+        was_stuck = stuck.is_some();
+        if told.replace(tunnels) != Some(tunnels) {
+            tell_systemd(log, &format!("STATUS=serving, agents connected: {tunnels}"));
+        }
+        Timer::after(LOOK.min(interval.unwrap_or(LOOK))).await;
+    }
+}
+
+/// The progress of each thread.
+struct Pulse {
+    patience: Duration,
+    seen: Vec<(u32, Instant)>,
+    start: Instant,
+}
+
+impl Pulse {
+    fn new(patience: Duration, now: Instant) -> Self {
+        Self { patience: patience.max(PATIENCE), seen: Vec::new(), start: now }
+    }
+
+    /// The first thread that has not turned for longer than we wait.
+    fn stuck(&mut self, beats: &[u32], now: Instant) -> Option<usize> {
+        self.seen.resize(beats.len(), (0, self.start));
+        for (seen, beat) in self.seen.iter_mut().zip(beats) {
+            if seen.0 != *beat {
+                *seen = (*beat, now);
+            }
+        }
+        self.seen.iter().position(|(_, at)| now.duration_since(*at) > self.patience)
+    }
 }
 
 fn tell_systemd(log: Log, lines: &str) {
@@ -191,9 +272,26 @@ fn tell_systemd(log: Log, lines: &str) {
     }
 }
 
+/// How often systemd is told what has changed.
+const LOOK: Duration = Duration::from_secs(1);
+/// The least time in which a thread's clock must turn, which it does once a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_stuck_until_it_does() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pulse = Pulse::new(Duration::ZERO, start);
+        assert_eq!(pulse.stuck(&[0, 0], at(5)), None);
+        assert_eq!(pulse.stuck(&[5, 3], at(6)), None);
+        assert_eq!(pulse.stuck(&[9, 3], at(11)), None);
+        assert_eq!(pulse.stuck(&[10, 3], at(12)), Some(1));
+        assert_eq!(pulse.stuck(&[11, 4], at(13)), None);
+    }
 
     #[test]
     fn a_changed_file_is_told_once_and_when_it_has_settled() {

@@ -42,8 +42,9 @@ fn g02_entity_tag_is_strong() {
 fn g03_head_says_what_get_would() {
     let site = site();
     let _settled = (site.validators(), site.tag("/index-dir/index.html"));
+    // Not the top: other tests change a folder that it shows.
     for target in [
-        "/",
+        "/broken/",
         "/dir",
         "/dir/",
         "/index-dir/",

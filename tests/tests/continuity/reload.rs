@@ -90,7 +90,9 @@ fn changed_configuration_is_taken_over_and_a_wrong_one_is_not() {
     let written = |more: &str| {
         let folder = state.path().display();
         let text = format!("listen 127.0.0.1:0\ntunnel-listen 127.0.0.1:0\nstate-dir {folder}\n");
-        fs::write(&config, text + more).unwrap();
+        // Whole or not at all: it may be read at any time.
+        fs::write(root.join("new"), text + more).unwrap();
+        fs::rename(root.join("new"), &config).unwrap();
     };
     written("");
     let mut command = std::process::Command::new(binary("spdy-proxy"));

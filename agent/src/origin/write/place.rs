@@ -10,10 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{
-        FileType, Mode, OFlags, RenameFlags, fstat, fstatvfs, fsync, openat, renameat,
-        renameat_with,
-    },
+    fs::{FileType, Mode, OFlags, RenameFlags, fstatvfs, fsync, openat, renameat, renameat_with},
     io::Errno,
 };
 use spdy_protocol::headers::Headers;
@@ -22,7 +19,7 @@ use super::{
     super::{
         conditional::{Validators, Verdict, evaluate},
         date,
-        file::{Kind, Meta, Root},
+        file::{Kind, Meta, Root, stat_path},
         path::Target,
         share::Share,
     },
@@ -89,10 +86,11 @@ impl Spot {
             Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Symlink {
+        let stat = stat_path(&opened)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             return Ok(Some(Thing::Link));
         }
-        let meta = self.root.meta(&opened)?;
+        let meta = self.root.meta_of(&opened, &stat);
         match meta.kind {
             Kind::File => Ok(Some(Thing::File(meta))),
             Kind::Folder => Ok(Some(Thing::Folder)),
