@@ -91,6 +91,9 @@ case $task in
         command -v cvlc >/dev/null 2>&1 || packages+=(vlc-bin vlc-plugin-base)
         # What the catalogue does to the agent: a kernel without openat2, a clock at 1970.
         need strace strace
+        # Reads the units; it need not run.
+        need systemd-analyze systemd
+        need unshare util-linux
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
         # Networks that can be broken.
         need ip iproute2

@@ -491,3 +491,63 @@ pub const SOFTWARE: &str = concat!("spdy-agent/", env!("CARGO_PKG_VERSION"));
 const PEERS_MAX: usize = 4;
 /// Nudges that may wait for a keeper.
 const NUDGES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    /// An agent of a proxy that takes connections and says nothing.
+    fn agent(silent: &TcpListener) -> Agent {
+        let options = origin::Options::new(std::env::temp_dir());
+        let mut settings = Settings::new("nas1", options, Log::discard());
+        let address = Address::parse(&silent.local_addr().unwrap().to_string()).unwrap();
+        let trust = Trust::Insecure;
+        settings.proxies.push(Proxy { address, trust, token: None, card: None });
+        (settings.dial.resolve, settings.dial.whole) = (MOMENT, MOMENT);
+        (settings.backoff.network, settings.backoff.network_max) = (MOMENT, MOMENT);
+        settings.slack = 10 * MOMENT;
+        Agent::new(settings).unwrap()
+    }
+
+    fn run(agent: &Agent, work: impl Future<Output = ()>) {
+        async_io::block_on(or(agent.run(std::future::pending()), work));
+    }
+
+    #[test]
+    fn supervisor_that_fails_on_time_is_not_stuck() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let agent = agent(&silent);
+        run(&agent, async {
+            for _ in 0..5 {
+                // Each is a dial that failed.
+                agent.changed().await;
+                assert_eq!(agent.stuck(), None);
+            }
+            assert!(!agent.is_connected() && agent.line().contains("deadline"), "{}", agent.line());
+        });
+    }
+
+    #[test]
+    fn supervisor_that_misses_its_own_deadline_is_stuck() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let agent = agent(&silent);
+        run(&agent, async {
+            agent.changed().await;
+            // It is polled no more, as if it waited for what never comes.
+            drop(std::mem::replace(
+                &mut agent.keepers.borrow_mut()[0].task,
+                agent.executor.spawn(std::future::pending()),
+            ));
+            let begun = std::time::Instant::now();
+            while agent.stuck().is_none() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "nobody misses it");
+                async_io::Timer::after(MOMENT).await;
+            }
+            assert!(begun.elapsed() >= 9 * MOMENT);
+        });
+    }
+}

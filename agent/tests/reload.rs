@@ -99,6 +99,31 @@ fn changed_network_asks_the_other_end_of_a_tunnel_at_once() {
 }
 
 #[test]
+fn idle_tunnel_makes_progress_by_its_pings() {
+    let folder = Folder::new();
+    let proxy = Proxy::new();
+    let mut agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
+    let moment = Duration::from_millis(50);
+    agent.settings.session.idle_ping = moment;
+    agent.settings.session.ping_answer = Duration::from_secs(1);
+    agent.settings.slack = 4 * moment;
+    agent.run_told(async |executor, lines, told| {
+        let (_, tunnel) = proxy.tunnel(&executor).await;
+        lines.wait_for("event=tunnel_up").await;
+        assert!(told.is_connected());
+        let before = tunnel.counters().octets_received;
+        // Longer than a tunnel without an octet would live, and its supervisor be late.
+        let silence = told.settings().session.ping_answer + 10 * moment;
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < silence {
+            async_io::Timer::after(moment).await;
+            assert_eq!(told.stuck(), None);
+        }
+        assert!(tunnel.counters().octets_received > before);
+    });
+}
+
+#[test]
 fn reload_keeps_what_stays_drains_what_goes_and_dials_what_comes() {
     let folder = Folder::new();
     folder.write("old/name", "old");

@@ -7,6 +7,7 @@ mod manager;
 mod notify;
 mod setup;
 mod units;
+mod uploads;
 
 use std::path::{Path, PathBuf};
 

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::geteuid;
 use spdy_agent::service::Service;
 use spdy_tests::{
-    fixture::{Proxy, TempRoot, binary, wait_until},
+    fixture::{Proxy, TempRoot, binary},
     http::Request,
 };
 
@@ -342,5 +342,27 @@ fn join_writes_and_does_not_start_what_it_was_told_not_to() {
     assert!(said.contains("spdy-agent setup -r DIR"), "{said}");
     machine.do_("! grep restart /run/calls");
     machine.do_("spdy-agent setup -r /srv");
-    wait_until("the proxy has the agent", || proxy.tell(&["list"]).contains("nas2"));
+    assert_eq!(get(&proxy, "/").0, 200);
+}
+
+#[test]
+fn join_asks_on_a_terminal_for_the_code_and_the_folder() {
+    let Some(mut machine) = Machine::start() else { return };
+    let proxy = Proxy::start(&[]);
+    machine.do_("mkdir /srv/media; echo film >/srv/media/film");
+    let code = proxy.pair("nas1");
+    // `script` is the terminal.
+    let said = machine
+        .do_(&format!("printf '{code}\\n/srv/media\\n' | script -qec 'spdy-agent join' /dev/null"));
+    assert!(said.contains("join code: ") && said.contains("folder to share, "), "{said}");
+    assert!(said.contains(&format!("connected to {}", proxy.tunnel)), "{said}");
+    assert_eq!(get(&proxy, "/film"), (200, "film\n".to_owned()));
+    // Joined to a second one it shares what it has.
+    let second = Proxy::start(&[]);
+    let code = second.pair("nas1");
+    let said =
+        machine.do_(&format!("printf '{code}\\n' | script -qec 'spdy-agent join' /dev/null"));
+    assert!(!said.contains("folder to share, "), "{said}");
+    assert_eq!(get(&proxy, "/film").0, 200);
+    assert_eq!(get(&second, "/film").0, 200);
 }
