@@ -54,7 +54,7 @@ impl Machine {
         let mut command = Command::new("qemu-system-aarch64");
         command
             .args(["-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", MEMORY])
-            .args(["-accel", "tcg,thread=multi", "-nodefaults", "-display", "none"])
+            .args(["-accel", "tcg,thread=multi,tb-size=128", "-nodefaults", "-display", "none"])
             .args(["-kernel", &of("kernel"), "-initrd", &of("initrd"), "-append", KERNEL])
             .args([
                 "-drive",

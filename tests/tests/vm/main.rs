@@ -13,6 +13,7 @@ use std::{
     env,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ use spdy_tests::{
     fixture::{Proxy, TempRoot},
     http::Request,
     observe::Debug,
+    source::workspace,
 };
 
 use crate::machine::{Machine, PATIENCE};
@@ -46,6 +48,20 @@ fn package_serves_a_home_and_survives_what_a_nas_meets() {
     nas.step("secrets", Nas::no_secret_is_told);
     nas.step("purge", Nas::purge);
     nas.shut_down();
+}
+
+#[test]
+fn scripts_of_the_machine_are_sound() {
+    let folder = workspace().join("tests/qemu");
+    let scripts = ["run", "image", "finish", "init", "guest/usr/local/sbin/spdy-shell"];
+    for script in scripts.map(|name| folder.join(name)) {
+        let checked = Command::new("bash").arg("-n").arg(&script).status().unwrap();
+        assert!(checked.success(), "{}", script.display());
+        match Command::new("shellcheck").arg(&script).output() {
+            Ok(said) => assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout)),
+            Err(error) => println!("shellcheck is not here ({error}): only bash -n was asked"),
+        }
+    }
 }
 
 /// The NAS, its proxy and what is known of both.
