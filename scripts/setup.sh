@@ -106,8 +106,14 @@ case $task in
         need go golang-go
         [ -d /usr/share/gocode/src/github.com/docker/spdystream ] ||
             packages+=(golang-github-docker-spdystream-dev)
+        # The agent as it runs on ARM boxes.
+        need qemu-arm-static qemu-user-static
         need python3 python3
         /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
+        # A box without systemd, and its scripts.
+        need busybox busybox-static
+        need shellcheck shellcheck
+        need strip binutils
         component fmt rustfmt
         component clippy clippy
         ;;

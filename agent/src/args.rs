@@ -22,6 +22,13 @@ pub enum Command {
         /// `--config`.
         config: Option<PathBuf>,
     },
+    /// Read the settings and say what is wrong with them.
+    Check {
+        /// What the flags say.
+        options: Box<Options>,
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
     /// Register with a proxy.
     Join {
         /// The code, if it was given.
@@ -90,12 +97,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
     if flags.version {
         return Ok(Command::Print(format!("spdy-agent {}\n", env!("CARGO_PKG_VERSION"))));
     }
-    let (config, command) = (flags.config.clone(), flags.command.take());
-    let options = Options::from(flags);
+    let (config, command, check) = (flags.config.clone(), flags.command.take(), flags.check);
+    let options = Box::new(Options::from(flags));
     let Some(command) = command else {
-        return Ok(Command::Serve { options: Box::new(options), config });
+        return Ok(match check {
+            true => Command::Check { options, config },
+            false => Command::Serve { options, config },
+        });
     };
-    if options != Options::default() {
+    if check || *options != Options::default() {
         return Err("a command takes no flag of the agent but --config".to_owned());
     }
     Ok(match command {
@@ -214,6 +224,10 @@ struct Flags {
     /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
+
+    /// read the settings, say what is wrong with them, and end
+    #[argh(switch)]
+    check: bool,
 
     /// print the version
     #[argh(switch)]
@@ -444,6 +458,8 @@ mod tests {
         assert_eq!(options(&joined), wanted);
         let config = parsed(&["--config=c"]);
         assert!(matches!(config, Ok(Command::Serve { config: Some(_), .. })));
+        let config = parsed(&["--check", "--config=c"]);
+        assert!(matches!(config, Ok(Command::Check { config: Some(_), .. })));
     }
 
     #[test]
@@ -459,6 +475,7 @@ mod tests {
             &["status", "now"],
             &["doctor", "--json"],
             &["-r", "/x", "doctor"],
+            &["--check", "doctor"],
             &["rotate", "--pin", "x"],
             &["join", "a", "b"],
             &["join", "--share", "/x"],

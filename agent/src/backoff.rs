@@ -49,6 +49,8 @@ pub struct Steps {
     pub retry_after_max: Duration,
     /// After a TLS or pin failure. Default 60 s.
     pub tls: Duration,
+    /// Longest time to come back over that is obeyed. Default 1 h.
+    pub spread_max: Duration,
 }
 
 impl Cause {
@@ -84,6 +86,7 @@ impl Default for Steps {
             version: Duration::from_secs(600),
             retry_after_max: Duration::from_secs(300),
             tls: Duration::from_secs(60),
+            spread_max: Duration::from_secs(3_600),
         }
     }
 }
@@ -101,7 +104,9 @@ impl Steps {
         match cause {
             Cause::Network => network(),
             Cause::Tls => self.tls,
-            Cause::Goaway { spread } => between(Duration::ZERO, spread, random),
+            Cause::Goaway { spread } => {
+                between(Duration::ZERO, spread.min(self.spread_max), random)
+            }
             Cause::Refused { status: 401 | 403, .. } => {
                 between(self.denied, self.denied_max, random)
             }
@@ -177,6 +182,8 @@ mod tests {
             (refused(500, None), 2, 0, 2_000, 4_000),
             (goaway(15), 0, 0, 7_500, 15_000),
             (goaway(0), 5, 0, 0, 0),
+            // As much as the handshake can say: 136 years, for which no 32-bit timer can be set.
+            (goaway(u64::from(MAX)), 0, 0, 1_800_000, 3_600_000),
         ];
         let steps = Steps::default();
         for (cause, attempt, low, middle, high) in cases {

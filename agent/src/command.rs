@@ -77,8 +77,8 @@ pub fn rotate(config: Option<&Path>) -> Result<Answer, RotateError> {
     let rotated = block_on(rotate::rotate(config, Timings::default()))?;
     let mut text: String =
         rotated.iter().map(|address| format!("new token for {address}\n")).collect();
-    let path = config.map(Path::to_owned).or_else(config::default_path);
-    let (told, _) = ask_all("reload", path.as_deref(), STATUS_MAX);
+    // Without a name all are told: one that runs with another file may have included this one.
+    let (told, _) = ask_all("reload", config, STATUS_MAX);
     if told.is_empty() {
         text.push_str("no running agent was told: one that runs must be sent SIGHUP\n");
     }

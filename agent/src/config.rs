@@ -1,8 +1,8 @@
 //! The configuration file, and settings made of it and of the command line.
 //!
-//! It owns the format (one `key value` a line, keys are the long flags, `[proxy ADDRESS]` sections
-//! with their own keys), what overrules what, and every check before the first dial. It does not
-//! know `argv` ([`crate::args`]).
+//! It owns the format (one `key value` a line, keys are the long flags, `include FILE`,
+//! `[proxy ADDRESS]` sections with their own keys), what overrules what, and every check before the
+//! first dial. It does not know `argv` ([`crate::args`]).
 
 mod access;
 
@@ -80,6 +80,15 @@ pub struct File {
     pub sections: Vec<(String, Access)>,
 }
 
+/// Where a line stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Relative paths start here.
+    folder: &'a Path,
+    in_section: bool,
+    is_included: bool,
+}
+
 /// Why there are no settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
@@ -122,9 +131,7 @@ impl File {
     /// Number and problem of the first line that is wrong.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, (usize, String)> {
         let mut file = Self::default();
-        for (at, line) in text.lines().enumerate() {
-            file.take(line.trim(), folder).map_err(|problem| (at + 1, problem))?;
-        }
+        file.read(text, Place { folder, in_section: false, is_included: false })?;
         Ok(file)
     }
 
@@ -135,7 +142,23 @@ impl File {
         all.filter_map(|access| access.token_file.as_deref())
     }
 
-    fn take(&mut self, line: &str, folder: &Path) -> Result<(), String> {
+    fn read(&mut self, text: &str, mut place: Place<'_>) -> Result<(), (usize, String)> {
+        for (at, line) in text.lines().enumerate() {
+            self.take(line.trim(), &mut place).map_err(|problem| (at + 1, problem))?;
+        }
+        Ok(())
+    }
+
+    /// Reads another file in place of its line; sections that begin there end there.
+    fn include(&mut self, path: &Path) -> Result<(), String> {
+        let shown = path.display();
+        let text = fs::read_to_string(path).map_err(|error| format!("include {shown}: {error}"))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let place = Place { folder, in_section: false, is_included: true };
+        self.read(&text, place).map_err(|(line, problem)| format!("{shown}:{line}: {problem}"))
+    }
+
+    fn take(&mut self, line: &str, place: &mut Place<'_>) -> Result<(), String> {
         if line.is_empty() || line.starts_with('#') {
             return Ok(());
         }
@@ -145,12 +168,15 @@ impl File {
                 return Err(format!("proxy {address} has a second section"));
             }
             self.sections.push((address.to_owned(), Access::default()));
+            place.in_section = true;
             return Ok(());
         }
         let (key, value) = split(line);
-        let in_section = !self.sections.is_empty();
-        let access =
-            self.sections.last_mut().map_or(&mut self.options.access, |(_, access)| access);
+        let Place { folder, in_section, is_included } = *place;
+        let access = match self.sections.last_mut() {
+            Some((_, access)) if in_section => access,
+            _ => &mut self.options.access,
+        };
         match key {
             "ca" => return once(&mut access.ca, key, path(key, value, folder)?),
             "token-file" => return once(&mut access.token_file, key, path(key, value, folder)?),
@@ -165,6 +191,8 @@ impl File {
                 return Ok(());
             }
             _ if in_section => return Err(format!("unknown key {key} in a proxy section")),
+            "include" if is_included => return Err("an included file includes none".to_owned()),
+            "include" => return self.include(&path(key, value, folder)?),
             _ => {}
         }
         let options = &mut self.options;
@@ -572,6 +600,36 @@ mod tests {
     fn flags() -> Options {
         let access = Access { pins: vec![PIN.to_owned()], ..Access::default() };
         Options { root: Some(std::env::temp_dir()), access, ..Options::default() }
+    }
+
+    #[test]
+    fn included_file_is_read_in_its_own_folder_and_keeps_its_sections() {
+        let folder = std::env::temp_dir().join(format!("spdy-include-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let inner = folder.join("inner.conf");
+        fs::write(&inner, "name nas1\n[proxy a:1]\npin x\ntoken-file a.token\n").unwrap();
+        let line = format!("include {}\n", inner.display());
+        let file = parse(&format!("{line}root served\n[proxy b:2]\npin y\n")).unwrap();
+        assert_eq!(file.options.root.as_deref(), Some(Path::new("/etc/x/served")));
+        assert_eq!(file.options.name.as_deref(), Some("nas1"));
+        let [(a, first), (b, second)] = &file.sections[..] else { panic!("{file:?}") };
+        assert_eq!((a.as_str(), b.as_str()), ("a:1", "b:2"));
+        assert_eq!(
+            (&first.pins[..], &second.pins[..]),
+            (&["x".to_owned()][..], &["y".to_owned()][..])
+        );
+        assert_eq!(first.token_file, Some(folder.join("a.token")));
+
+        // Its problems name it, with its line; and it includes nothing itself.
+        for wrong in ["# fine\nnonsense 1\n", &format!("\n{line}")] {
+            fs::write(&inner, wrong).unwrap();
+            let (at, problem) = parse(&format!("log info\n{line}")).unwrap_err();
+            assert_eq!(at, 2);
+            assert!(problem.starts_with(&format!("{}:2: ", inner.display())), "{problem}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(parse(&line).unwrap_err().0, 1);
+        assert!(parse(&format!("[proxy a:1]\n{line}")).unwrap_err().1.contains("unknown key"));
     }
 
     #[test]

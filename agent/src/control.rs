@@ -169,7 +169,10 @@ fn folders(config: Option<&Path>) -> Vec<PathBuf> {
         let folder = config.parent().filter(|folder| !folder.as_os_str().is_empty());
         folder.unwrap_or(Path::new(".")).to_owned()
     });
-    let all = [runtime, Some(PathBuf::from(SYSTEM_FOLDER)), user, beside];
+    // OpenWrt up to 24.10 has no /run.
+    let system = SYSTEM_FOLDERS.map(Path::new).into_iter().find(|folder| folder.is_dir());
+    let system = system.map(|folder| folder.join("spdy-agent"));
+    let all = [runtime, system, user, beside];
     let mut folders: Vec<PathBuf> = all.into_iter().flatten().collect();
     folders.dedup();
     folders
@@ -225,7 +228,7 @@ async fn late<T>() -> io::Result<T> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-const SYSTEM_FOLDER: &str = "/run/spdy-agent";
+const SYSTEM_FOLDERS: [&str; 2] = ["/run", "/var/run"];
 /// How names of sockets begin: `config-HASH`, `process`.
 const PREFIXES: [&str; 2] = ["config-", "process-"];
 const SUFFIX: &str = ".sock";

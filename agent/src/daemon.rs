@@ -84,11 +84,11 @@ impl Source {
 /// # Errors
 /// [`DaemonError`], before anything is dialled.
 pub fn serve(source: Source) -> Result<(), DaemonError> {
-    let settings = source.settle(None).map_err(DaemonError::Config)?;
-    let log = settings.log.clone();
-    // Before the first line: who reads it may send a signal at once.
+    // First: a network that comes up while we start is told by SIGHUP, which must not end us.
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]);
     let signals = signals.map_err(DaemonError::Signals)?;
+    let settings = source.settle(None).map_err(DaemonError::Config)?;
+    let log = settings.log.clone();
     mask(&settings);
     announce(&settings);
     let agent = Rc::new(Agent::new(settings).map_err(DaemonError::Start)?);

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     let outcome = match args::parse(std::env::args_os()) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Serve { options, config }) => serve(*options, config),
+        Ok(Command::Check { options, config }) => check(*options, config),
         Ok(Command::Join { code, shares, no_start, config }) => {
             join(code, *shares, no_start, config.as_deref())
         }
@@ -70,6 +71,10 @@ fn serve(flags: Options, config: Option<PathBuf>) -> Result<(), Failure> {
     })
 }
 
+fn check(flags: Options, config: Option<PathBuf>) -> Result<(), Failure> {
+    Source { flags, config }.settle(None).map(drop).map_err(Failure::from)
+}
+
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
         match error {
@@ -94,10 +99,15 @@ fn join(
         return run(&service, &joined.config, no_start);
     }
     let found = config::default_path().is_some_and(|default| default == joined.config);
-    let named = if found { String::new() } else { format!(" --config {config}") };
     let what = if shares == Options::default() { " -r DIR" } else { "" };
+    let start = if found && Path::new(INIT_SCRIPT).exists() {
+        format!("{INIT_SCRIPT} restart")
+    } else {
+        let named = if found { String::new() } else { format!(" --config {config}") };
+        format!("spdy-agent{named}{what}")
+    };
     print(&format!(
-        "joined {} as {}\nconfiguration: {config}\nstart with: spdy-agent{named}{what}\n",
+        "joined {} as {}\nconfiguration: {config}\nstart with: {start}\n",
         joined.address, joined.name
     ))
 }
@@ -158,6 +168,8 @@ fn print(text: &str) -> Result<(), Failure> {
     written.map_err(|error| Failure::Other(format!("stdout: {error}")))
 }
 
+/// Where OpenWrt and others without systemd have our service.
+const INIT_SCRIPT: &str = "/etc/init.d/spdy-agent";
 /// Time for the first tunnels of a service.
 const PATIENCE: Duration = Duration::from_secs(45);
 const EXIT_USAGE: u8 = 64;

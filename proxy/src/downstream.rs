@@ -44,6 +44,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: Arc<Async<TcpListener>>
     let address = listener.get_ref().local_addr();
     let is_exposed = address.map_or(true, |address| is_exposed(&shared.settings, &address));
     let server = Rc::new(builder(shared.settings.bounds.buffer));
+    let _accepts = shared.acceptors.enter().await;
     let accepting = async {
         loop {
             // Room comes first: who is too many waits in the kernel, and is not refused.

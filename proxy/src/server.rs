@@ -195,6 +195,7 @@ impl Server {
             since: SystemTime::now(),
             // Derived from the key: stable, and different for each proxy of an agent.
             id: HEXLOWER.encode(&identity.pin()[..6]),
+            acceptors: Gate::new(usize::MAX),
             connections: Gate::new(bounds.connections),
             tunnels: Gate::new(bounds.tunnels),
             handshakes: Lobby::new(bounds.handshakes, bounds.waiting, settings.timings.patience),
@@ -468,6 +469,7 @@ async fn drain(shared: &Shared) {
         for upstream in shared.registry.upstreams() {
             upstream.tunnel.leave();
         }
+        shared.acceptors.emptied().await;
         shared.connections.emptied().await;
         for upstream in shared.registry.upstreams() {
             upstream.tunnel.drain();

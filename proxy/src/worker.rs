@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) since: SystemTime,
     /// What we are called in handshakes.
     pub(crate) id: String,
+    /// Tasks that accept visitors.
+    pub(crate) acceptors: Gate,
     pub(crate) connections: Gate,
     pub(crate) tunnels: Gate,
     /// Agents that shake hands.

@@ -105,8 +105,8 @@ impl Machine {
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--all", "--target", &self.first.to_string(), "--wd=/root"]);
-        command.args(["env", "-i", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"]);
+        command.args(["--all", "--target", &self.first.to_string()]);
+        command.args(["env", "-i", "--chdir=/root", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"]);
         command.arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }

@@ -57,5 +57,6 @@ case $init in
         ;;
     *) set -- tail -f /dev/null ;;
 esac
-exec chroot . sh -c 'umount -l /old && rmdir /old && exec "$@"' sh "$@" \
+# systemd counts on mounts being shared, and gives services their credentials by them.
+exec chroot . sh -c 'umount -l /old && rmdir /old && mount --make-rshared / && exec "$@"' sh "$@" \
     <dev/null >dev/null 2>&1

@@ -182,7 +182,7 @@ fn wrong_command_lines_are_usage_errors() {
         (format!("-r {folder} --pin {pin} --key /x"), &["--cert", "--key"]),
         ("join a b".into(), &["b"]),
         ("join --nonsense".into(), &["--nonsense"]),
-        (format!("join --root {folder}"), &["--root"]),
+        (format!("join --proxy {folder}"), &["--proxy"]),
         (format!("-r {folder} join code"), &["--config"]),
     ] {
         run(AGENT, &words(&line)).failed(USAGE, parts);
@@ -249,7 +249,11 @@ fn what_an_agent_cannot_read_is_named() {
         ),
     ] {
         run(AGENT, &args).failed(FAILURE, &[part]);
+        run(AGENT, &[&["--check"], &args[..]].concat()).failed(FAILURE, &[part]);
     }
+    // What is right is only read: nobody is dialled, nothing said.
+    let right = run(AGENT, &["--check", "-r", &served, "--insecure", "--proxy", "127.0.0.1:1"]);
+    assert!(right.succeeded().is_empty(), "{right:?}");
 }
 
 #[test]
@@ -328,12 +332,16 @@ fn wrong_configuration_is_told_with_its_line() {
         ("[proxy localhost:1]\nname x\n", 2, "name"),
         ("[nonsense]\n", 1, "nonsense"),
         ("instance 123\n", 1, "instance"),
+        ("root .\ninclude missing.conf\n", 2, "missing.conf"),
     ];
     for (text, line, part) in wrong {
         let path = root.write("agent.conf", text.as_bytes());
         let path = path.to_str().unwrap();
         let told = format!("{path}:{line}:");
-        run(AGENT, &["--insecure", "--config", path]).failed(USAGE, &[&told, part]);
+        for check in [&["--check"][..], &[]] {
+            let args = [check, &["--insecure", "--config", path]].concat();
+            run(AGENT, &args).failed(USAGE, &[&told, part]);
+        }
         let before = fs::read(path).unwrap();
         let state = TempRoot::new();
         let code = pair(state.path(), "127.0.0.1:1".parse().unwrap(), &[]);

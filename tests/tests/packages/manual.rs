@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, process::Command};
 
 use spdy_tests::{
-    fixture::{TempRoot, binary, finished, output},
+    fixture::{TempRoot, binary, output},
     source::workspace,
 };
 
