@@ -261,8 +261,12 @@ impl Nas {
 
     fn no_secret_is_told(&mut self) {
         let mut told = self.machine.run("journalctl --no-pager --output=export --all");
-        assert!(told.contains("spdy-agent"));
-        told += &self.machine.run("spdy-agent status --json; systemctl show spdy-agent");
+        assert!(told.contains("event=tunnel_up"), "the journal is not that of the agent");
+        let pid = self.pid();
+        told += &self.machine.run(&format!(
+            "spdy-agent status --json; systemctl show spdy-agent
+             cat /proc/{pid}/environ /proc/{pid}/cmdline",
+        ));
         for secret in &self.secrets {
             assert!(!told.contains(secret), "a secret is in the journal or the status");
         }
