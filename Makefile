@@ -3,8 +3,9 @@ SHELL := /bin/bash
 TIME ?= 60
 BENCH ?=
 TARGET ?=
+RUNS ?= 5
 
-.PHONY: help demo test quick test-long bench fuzz deps cross packages
+.PHONY: help demo test quick test-long test-vm bench fuzz deps cross packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,6 +21,9 @@ quick: ## format, lints and unit tests: before each commit
 
 test-long: ## what takes longer: soak, many agents, long random walks
 	@scripts/test long
+
+test-vm: ## the agent's package on an emulated arm64 Debian; how often by RUNS=5
+	@tests/qemu/run $(RUNS)
 
 bench: ## beside nginx; options by BENCH="--quick --only download"
 	@scripts/bench $(BENCH)
