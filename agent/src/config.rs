@@ -13,10 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data_encoding::HEXLOWER_PERMISSIVE;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{getegid, geteuid};
-use spdy_protocol::join::is_origin_name;
+use spdy_protocol::{digits::HEX_ANY_CASE, join::is_origin_name};
 
 use self::access::{card, token, token_path, trust};
 pub use self::{access::Access, rewrite::with_joined};
@@ -246,7 +245,7 @@ impl File {
                 Ok(())
             }
             "instance" => {
-                let octets = HEXLOWER_PERMISSIVE.decode(word(key, value)?.as_bytes()).ok();
+                let octets = HEX_ANY_CASE.decode(word(key, value)?);
                 let octets = octets.and_then(|octets| octets.try_into().ok());
                 let octets = octets.ok_or("instance is not 32 hexadecimal digits")?;
                 once(&mut self.instance, key, octets)

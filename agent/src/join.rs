@@ -12,9 +12,9 @@ use std::{
     sync::Arc,
 };
 
-use data_encoding::BASE64URL_NOPAD;
 use ring::rand::{SecureRandom, SystemRandom};
 use spdy_protocol::{
+    digits::BASE64URL,
     handshake::{Credentials, Features, Hello, Put},
     join::{JoinCode, JoinCodeError},
 };
@@ -132,7 +132,7 @@ pub async fn join(code: &str, file: Option<&Path>, timings: Timings) -> Result<J
     let pins: Vec<_> = code.pins.iter().copied().map(Pin).collect();
     let put = |address: &Address| Put {
         host: address.to_string(),
-        credentials: Credentials::Join(BASE64URL_NOPAD.encode(&code.secret)),
+        credentials: Credentials::Join(BASE64URL.encode(&code.secret)),
         hello: Some(Hello {
             origin: code.origin.clone(),
             instance,
@@ -268,7 +268,7 @@ fn existing(path: &Path) -> Result<String, JoinError> {
 pub(crate) fn new_token() -> Result<String, JoinError> {
     let mut octets = [0; 32];
     fill(&mut octets)?;
-    Ok(BASE64URL_NOPAD.encode(&octets))
+    Ok(BASE64URL.encode(&octets))
 }
 
 fn fill(octets: &mut [u8]) -> Result<(), JoinError> {

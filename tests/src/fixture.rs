@@ -16,19 +16,22 @@ mod files;
 
 mod identity;
 
+mod machine;
+
 use std::{
     env,
+    ffi::OsStr,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
-
-use crate::source::workspace;
 
 pub use self::{
     cost::Cost,
     files::{Random, Sha256, TempRoot},
     identity::Identity,
+    machine::{MACHINES, Machine},
     pair::{Agent, Pair, Proxy, join},
     program::{Pipe, Program, finished, output},
 };
@@ -43,16 +46,60 @@ pub struct Builds {
     pub proxy: PathBuf,
     /// Path of `spdy-agent`.
     pub agent: PathBuf,
+    /// Whose agent it is, if not this machine's.
+    machine: Option<Machine>,
 }
 
 impl Builds {
-    /// The programs of the build that the running test belongs to.
+    /// Programs of this machine, wherever they are.
+    #[must_use]
+    pub const fn at(proxy: PathBuf, agent: PathBuf) -> Self {
+        Self { proxy, agent, machine: None }
+    }
+
+    /// The programs of the build that the running test belongs to. With `SPDY_MACHINE=NAME` in the
+    /// environment the agent is that of [`Machine::named`].
     ///
     /// # Panics
     /// When they were not built.
     #[must_use]
     pub fn beside() -> Self {
-        Self { proxy: binary("spdy-proxy"), agent: binary("spdy-agent") }
+        match env::var("SPDY_MACHINE") {
+            Ok(name) => Self::of(Machine::named(&name)),
+            Err(_) => {
+                Self { proxy: binary("spdy-proxy"), agent: binary("spdy-agent"), machine: None }
+            }
+        }
+    }
+
+    /// The same, but for the agent, which is that of another machine.
+    ///
+    /// # Panics
+    /// When one was not built, or cannot be.
+    #[must_use]
+    pub fn of(machine: Machine) -> Self {
+        Self { machine: Some(machine), ..Self::crossed(machine.target) }
+    }
+
+    /// The agent, its arguments to be added, behind the words of another command such as `strace`,
+    /// whose process must become the agent's.
+    ///
+    /// # Panics
+    /// When its machine has no emulator.
+    #[must_use]
+    pub fn agent_behind(&self, before: &[&str]) -> Command {
+        let emulator = self.machine.map_or_else(Vec::new, |machine| machine.emulator());
+        let words = before.iter().map(OsStr::new).chain(emulator.iter().map(AsRef::as_ref));
+        let mut words = words.chain([self.agent.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+
+    /// Whether the agent runs in an emulator, whose memory and system calls are not its own.
+    #[must_use]
+    pub const fn is_emulated(&self) -> bool {
+        self.machine.is_some()
     }
 
     /// The programs as shipped: the proxy of profile `release`, the agent of profile `nas`.
@@ -65,18 +112,18 @@ impl Builds {
         Self {
             proxy: built(target.join("release/spdy-proxy")),
             agent: built(target.join("nas/spdy-agent")),
+            machine: None,
         }
     }
 
-    /// The agent that `cross/build` made for a target of Rust, with the proxy of the test's build.
+    /// The agent that `cross/build` makes for a target of Rust, and has made unless it is missing or
+    /// older than its sources; with the proxy of the test's build.
     ///
     /// # Panics
-    /// When one was not built.
+    /// When one was not built, or cannot be.
     #[must_use]
     pub fn crossed(target: &str) -> Self {
-        let agent = workspace().join("dist").join(target).join("spdy-agent");
-        assert!(agent.is_file(), "{} is missing: run cross/build {target}", agent.display());
-        Self { proxy: binary("spdy-proxy"), agent }
+        Self { proxy: binary("spdy-proxy"), agent: machine::agent(target), machine: None }
     }
 }
 

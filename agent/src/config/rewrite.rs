@@ -2,7 +2,7 @@
 //!
 //! What a line means is [`super`]'s; lines that are not replaced stay as they were, comments too.
 
-use data_encoding::HEXLOWER;
+use spdy_protocol::digits::HEX;
 
 use super::{section, split};
 use crate::verify::Pin;
@@ -34,7 +34,7 @@ pub fn with_joined(
         part.push_str(line);
         part.push('\n');
     }
-    let instance = HEXLOWER.encode(instance);
+    let instance = HEX.encode(instance);
     let mut text = format!("{top}name {name}\ninstance {instance}\n{sections}");
     text.push_str(&format!("\n[proxy {address}]\n"));
     for pin in pins {
