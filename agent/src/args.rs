@@ -33,8 +33,6 @@ pub enum Command {
         /// `--config`.
         config: Option<PathBuf>,
     },
-    /// Make the service fit the configuration: only the package for systemd can.
-    Setup,
     /// Say how running agents are.
     Status {
         /// As JSON.
@@ -95,8 +93,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         return Err("a command takes no flag of the agent but --config".to_owned());
     }
     Ok(match command {
+        Subcommand::Join(Join { root, share, share_rw, allow_write, no_start, .. })
+            if root.is_some() || allow_write || no_start || share.len() + share_rw.len() > 0 =>
+        {
+            return Err(format!("join takes only a code and --config: {FOR_PACKAGE}"));
+        }
         Subcommand::Join(join) => Command::Join { code: join.code, config: join.config.or(config) },
-        Subcommand::Setup(Setup {}) => Command::Setup,
+        Subcommand::Setup(_) => return Err(format!("setup: {FOR_PACKAGE}")),
         Subcommand::Status(status) => {
             Command::Status { json: status.json, config: status.config.or(config) }
         }
@@ -250,15 +253,14 @@ impl From<Flags> for Options {
 #[argh(subcommand)]
 enum Subcommand {
     Join(Join),
-    Setup(Setup),
+    Setup(#[expect(dead_code, reason = "the package reads it, see service")] Setup),
     Status(Status),
     Doctor(Doctor),
     Rotate(Rotate),
 }
 
-/// Registers this machine with a proxy and writes the configuration. For root, where the package for
-/// systemd is installed, also takes -r, --allow-write, --share, --share-rw and --no-start, or asks
-/// what to share, and starts the service.
+/// Registers this machine with a proxy and writes the configuration; as root on a machine with
+/// systemd, starts the service, too.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "join", help_triggers("-h", "--help"))]
 struct Join {
@@ -266,17 +268,57 @@ struct Join {
     #[argh(positional)]
     code: Option<String>,
 
+    /// folder to serve as /
+    #[argh(option, short = 'r', arg_name = "dir")]
+    root: Option<String>,
+
+    /// let visitors change what is in the folder of -r
+    #[argh(switch)]
+    allow_write: bool,
+
+    /// folder to serve as /NAME/, NAME=PATH; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share: Vec<String>,
+
+    /// the same, and visitors may change what is in it; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share_rw: Vec<String>,
+
+    /// write the files and leave the service as it is
+    #[argh(switch)]
+    no_start: bool,
+
     /// configuration file to write (default /etc/spdy-agent/agent.conf for root, else the user's)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
 }
 
-/// For root, where the package for systemd is installed: gives the service what the configuration
-/// needs and starts it anew. Shares are added by -r DIR [--allow-write], --share NAME=PATH and
-/// --share-rw NAME=PATH; --no-start only writes.
+/// Gives the service of systemd what the configuration needs, after shares were added or changed
+/// there, and starts it anew. For root.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "setup", help_triggers("-h", "--help"))]
-struct Setup {}
+#[expect(dead_code, reason = "the package reads them, see service")]
+struct Setup {
+    /// folder to serve as / from now on
+    #[argh(option, short = 'r', arg_name = "dir")]
+    root: Option<String>,
+
+    /// let visitors change what is in the folder of -r
+    #[argh(switch)]
+    allow_write: bool,
+
+    /// folder to serve as /NAME/ besides, NAME=PATH; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share: Vec<String>,
+
+    /// the same, and visitors may change what is in it; may be repeated
+    #[argh(option, arg_name = "name=path")]
+    share_rw: Vec<String>,
+
+    /// write the files and leave the service as it is
+    #[argh(switch)]
+    no_start: bool,
+}
 
 /// Says how the running agents of this machine are.
 #[derive(FromArgs)]
@@ -314,6 +356,10 @@ fn one_line(output: &str) -> String {
     let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.join(" ")
 }
+
+/// What [`crate::service`] has not taken.
+const FOR_PACKAGE: &str = "the rest is for root, where the package for systemd is installed, and \
+                           for its configuration";
 
 #[cfg(test)]
 mod tests {
@@ -393,7 +439,9 @@ mod tests {
             &["--check", "doctor"],
             &["rotate", "--pin", "x"],
             &["join", "a", "b"],
-            &["join", "--share", "/x"],
+            &["join", "--share", "a=/x"],
+            &["join", "--no-start"],
+            &["setup"],
             &["setup", "code"],
             &["--root", "/x", "join", "code"],
             &["-r", "/a", "-r", "/b"],

@@ -47,10 +47,6 @@ fn main() -> ExitCode {
         Ok(Command::Serve { options, config }) => serve(*options, config),
         Ok(Command::Check { options, config }) => check(*options, config),
         Ok(Command::Join { code, config }) => join(code, config.as_deref()),
-        Ok(Command::Setup) => {
-            let problem = "setup is for root, where the package for systemd is installed";
-            Err(Failure::Other(problem.to_owned()))
-        }
         Ok(Command::Status { json, config }) => {
             command::status(json, config.as_deref()).map_err(Failure::Other).and_then(say)
         }

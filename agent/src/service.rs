@@ -5,6 +5,7 @@
 
 use std::{
     ffi::{CStr, CString, OsStr, OsString},
+    io,
     os::unix::ffi::OsStrExt as _,
     path::Path,
 };
@@ -35,7 +36,7 @@ pub fn hand_over(args: &[OsString]) -> Result<(), String> {
     words.insert(0, SETUP.to_owned());
     match execv(SETUP, &words) {
         Ok(never) => match never {},
-        Err(error) => Err(format!("{}: {error}", program.display())),
+        Err(error) => Err(format!("{}: {}", program.display(), io::Error::from(error))),
     }
 }
 
