@@ -5,7 +5,7 @@ BENCH ?=
 TARGET ?=
 RUNS ?= 5
 
-.PHONY: help demo test quick test-long bench fuzz deps cross test-vm
+.PHONY: help demo test quick test-long test-vm bench fuzz deps cross packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,3 +36,6 @@ deps: ## rewrite the committed dependency lists
 
 cross: ## static programs in dist/: make cross TARGET="aarch64-unknown-linux-musl ..."
 	@cross/build $(TARGET)
+
+packages: ## .deb, .rpm, .ipk and tarballs for every target in dist/packages
+	@scripts/packages

@@ -99,6 +99,17 @@ case $task in
         need ip iproute2
         [ -x /usr/sbin/nft ] || packages+=(nftables)
         need bsdtar libarchive-tools
+        # Packages are looked at and installed, their pages and completions read.
+        need rpm rpm
+        need cpio cpio
+        need lintian lintian
+        need mandoc mandoc
+        need groff groff-base
+        need man man-db
+        need zsh zsh
+        need fish fish
+        need openssl openssl
+        [ -x /lib/systemd/systemd ] || packages+=(systemd)
         need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
