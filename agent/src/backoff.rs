@@ -3,7 +3,7 @@
 //! It reads no clock and no random source; the supervisor passes both in. The numbers are those of
 //! docs/design.md, "Bounds that must hold together".
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why there is no tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +45,11 @@ pub struct Steps {
     pub held_max: Duration,
     /// After 426. Default 10 min.
     pub version: Duration,
-    /// Longest `Retry-After` that is obeyed; what network failures wait comes on top. Default 5 min.
+    /// Longest `Retry-After` and `spread` that are obeyed; to the first is added what network
+    /// failures wait. Default 5 min.
     pub retry_after_max: Duration,
     /// After a TLS or pin failure. Default 60 s.
     pub tls: Duration,
-    /// Longest time to come back over that is obeyed. Default 1 h.
-    pub spread_max: Duration,
 }
 
 impl Cause {
@@ -86,7 +85,6 @@ impl Default for Steps {
             version: Duration::from_secs(600),
             retry_after_max: Duration::from_secs(300),
             tls: Duration::from_secs(60),
-            spread_max: Duration::from_secs(3_600),
         }
     }
 }
@@ -104,9 +102,7 @@ impl Steps {
         match cause {
             Cause::Network => network(),
             Cause::Tls => self.tls,
-            Cause::Goaway { spread } => {
-                between(Duration::ZERO, spread.min(self.spread_max), random)
-            }
+            Cause::Goaway { spread } => between(Duration::ZERO, self.spread(spread), random),
             Cause::Refused { status: 401 | 403, .. } => {
                 between(self.denied, self.denied_max, random)
             }
@@ -119,6 +115,12 @@ impl Steps {
             // Any other answer is that of a proxy in trouble, or of something that is none.
             Cause::Refused { .. } => network(),
         }
+    }
+
+    /// Time in which an agent is on its way after GOAWAY, if the proxy asks for this much.
+    #[must_use]
+    pub fn spread(&self, asked: Duration) -> Duration {
+        asked.min(self.retry_after_max)
     }
 
     /// How often the ceiling has doubled after so much time without a tunnel, since the last one
@@ -135,6 +137,49 @@ impl Steps {
             attempt += 1;
         }
         attempt
+    }
+}
+
+/// Time without a tunnel, since the last one that lived for [`Steps::reset`].
+#[derive(Clone, Copy, Debug)]
+pub struct Absence {
+    /// Before the last tunnels, which did not live that long.
+    before: Duration,
+    since: Instant,
+}
+
+impl Absence {
+    /// It begins now.
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
+        Self { before: Duration::ZERO, since: now }
+    }
+
+    /// How long it has been; asked while there is no tunnel.
+    #[must_use]
+    pub fn so_far(&self, now: Instant) -> Duration {
+        self.before.saturating_add(now.saturating_duration_since(self.since))
+    }
+
+    /// A tunnel is there.
+    pub fn on_tunnel(&mut self, now: Instant) {
+        *self = Self { before: self.so_far(now), since: now };
+    }
+
+    /// The tunnel is lost.
+    pub fn on_lost(&mut self, now: Instant, steps: &Steps) {
+        if now.saturating_duration_since(self.since) >= steps.reset {
+            self.before = Duration::ZERO;
+        }
+        self.since = now;
+    }
+
+    /// A wait is over; one that the proxy asked for is no trouble, and the old tunnel may have
+    /// served meanwhile.
+    pub fn on_waited(&mut self, now: Instant, cause: Cause) {
+        if matches!(cause, Cause::Goaway { .. }) {
+            self.since = now;
+        }
     }
 }
 
@@ -182,8 +227,7 @@ mod tests {
             (refused(500, None), 2, 0, 2_000, 4_000),
             (goaway(15), 0, 0, 7_500, 15_000),
             (goaway(0), 5, 0, 0, 0),
-            // As much as the handshake can say: 136 years, for which no 32-bit timer can be set.
-            (goaway(u64::from(MAX)), 0, 0, 1_800_000, 3_600_000),
+            (goaway(u64::MAX), 5, 0, 150_000, 300_000),
         ];
         let steps = Steps::default();
         for (cause, attempt, low, middle, high) in cases {
@@ -206,6 +250,24 @@ mod tests {
         assert_eq!(steps.attempt(Duration::MAX), 5);
         let still = Steps { network: Duration::ZERO, ..steps };
         assert_eq!(still.attempt(Duration::from_secs(9)), 0);
+    }
+
+    #[test]
+    fn absence_counts_neither_long_lives_nor_what_the_proxy_asked_for() {
+        let steps = Steps::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut absence = Absence::new(start);
+        absence.on_waited(at(3), Cause::Network);
+        assert_eq!(absence.so_far(at(5)), Duration::from_secs(5));
+        // A short life, then 2 s more.
+        absence.on_tunnel(at(5));
+        absence.on_lost(at(64), &steps);
+        assert_eq!(absence.so_far(at(66)), Duration::from_secs(7));
+        absence.on_tunnel(at(66));
+        absence.on_lost(at(126), &steps);
+        absence.on_waited(at(140), Cause::Goaway { spread: Duration::from_secs(15) });
+        assert_eq!(absence.so_far(at(141)), Duration::from_secs(1));
     }
 
     #[test]

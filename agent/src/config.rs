@@ -13,16 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data_encoding::HEXLOWER_PERMISSIVE;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{getegid, geteuid};
-use spdy_protocol::join::is_origin_name;
+use spdy_protocol::{digits::HEX_ANY_CASE, join::is_origin_name};
 
 use self::access::{card, token, token_path, trust};
-pub use self::{
-    access::Access,
-    rewrite::{with_joined, with_shares},
-};
+pub use self::{access::Access, rewrite::with_joined};
 use crate::{
     account,
     dial::Address,
@@ -249,7 +245,7 @@ impl File {
                 Ok(())
             }
             "instance" => {
-                let octets = HEXLOWER_PERMISSIVE.decode(word(key, value)?.as_bytes()).ok();
+                let octets = HEX_ANY_CASE.decode(word(key, value)?);
                 let octets = octets.and_then(|octets| octets.try_into().ok());
                 let octets = octets.ok_or("instance is not 32 hexadecimal digits")?;
                 once(&mut self.instance, key, octets)
@@ -567,8 +563,7 @@ fn user_path() -> Option<PathBuf> {
     home.map(|home| home.join("spdy-agent/agent.conf"))
 }
 
-/// The configuration of the service.
-pub const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
+const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
 const SHARES_MAX: usize = 64;

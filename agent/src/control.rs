@@ -16,8 +16,8 @@ use std::{
 };
 
 use async_io::{Async, Timer};
-use data_encoding::HEXLOWER;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future::or};
+use spdy_protocol::digits::HEX;
 
 use crate::verify::sha256;
 
@@ -182,7 +182,7 @@ fn folders(config: Option<&Path>) -> Vec<PathBuf> {
 fn name_of(config: &Path) -> String {
     let path = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
     let hash = sha256(path.as_os_str().as_encoded_bytes());
-    format!("{}{}", PREFIXES[0], HEXLOWER.encode(&hash[..8]))
+    format!("{}{}", PREFIXES[0], HEX.encode(&hash[..8]))
 }
 
 /// Binds, over what a killed agent left behind, too.

@@ -10,7 +10,7 @@ mod race;
 mod error;
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -42,6 +42,9 @@ use crate::{
 pub struct Timings {
     /// Longest name resolution. Default 10 s.
     pub resolve: Duration,
+    /// Head start of the resolver before the addresses of the last success are dialled beside it.
+    /// Default 2 s.
+    pub fallback: Duration,
     /// Longest time until an address took the connection. Default 10 s.
     pub connect: Duration,
     /// Head start of an address before the next one is tried beside it. Default 250 ms.
@@ -60,6 +63,7 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             resolve: Duration::from_secs(10),
+            fallback: Duration::from_secs(2),
             connect: Duration::from_secs(10),
             stagger: Duration::from_millis(250),
             tls: Duration::from_secs(10),
@@ -133,14 +137,15 @@ impl Dialer {
     /// # Errors
     /// Of all addresses, what came farthest; [`DialError::cause`] tells how long to wait.
     pub async fn dial(&mut self, put: &dyn Fn() -> Put) -> Result<Link, DialError> {
-        let (mut race, mut addresses, unresolved) = self.start().await?;
+        let timings = self.timings;
+        let mut race = self.start().await?;
         // Boxed, as the handshake: each future that one is handed through holds it twice.
         let racing = Box::pin(async {
             // Ends: each turn takes an address that was not yet tried.
             loop {
                 let (tls, peer) = race.next().await?;
                 let shaken = Box::pin(shake_hands(Socket::new(tls), put(), peer));
-                match deadline(self.timings.handshake, Phase::Handshake, shaken).await {
+                match deadline(timings.handshake, Phase::Handshake, shaken).await {
                     Ok(Ok(link)) => return Ok(link),
                     // Whatever its address: the proxy has spoken.
                     Ok(Err(refused @ DialError::Refused { .. })) => return Err(refused),
@@ -148,15 +153,16 @@ impl Dialer {
                 }
             }
         });
-        let link = match deadline(self.timings.whole, Phase::Whole, racing).await? {
+        let link = match deadline(timings.whole, Phase::Whole, racing).await? {
             Ok(link) => link,
             // The old addresses did not help: what is missing is the resolver.
-            Err(error) if error.is_of_connect() => return Err(unresolved.unwrap_or(error)),
+            Err(error) if error.is_of_connect() => return Err(race.unresolved().unwrap_or(error)),
             Err(error) => return Err(error),
         };
-        addresses.retain(|address| *address != link.peer);
-        addresses.insert(0, link.peer);
-        self.good = addresses;
+        let mut good = race.into_addresses();
+        good.retain(|address| *address != link.peer);
+        good.insert(0, link.peer);
+        self.good = good;
         Ok(link)
     }
 
@@ -165,55 +171,66 @@ impl Dialer {
     /// # Errors
     /// As [`Dialer::dial`].
     pub async fn knock(&mut self) -> Result<SocketAddr, DialError> {
-        let (mut race, ..) = self.start().await?;
-        Ok(deadline(self.timings.whole, Phase::Whole, race.next()).await??.1)
+        let whole = self.timings.whole;
+        let mut race = self.start().await?;
+        Ok(deadline(whole, Phase::Whole, race.next()).await??.1)
     }
 
-    /// A race between all addresses that may be dialled; these, and what the resolver said if they
-    /// are old.
-    async fn start(&mut self) -> Result<(Race, Vec<SocketAddr>, Option<DialError>), DialError> {
-        let (mut addresses, unresolved) = self.resolve().await?;
-        if let Some((inside, avoided)) = &self.named {
-            let may = |ip: IpAddr| ip == *inside || !is_inside(ip);
-            addresses.retain(|address| may(address.ip()) && !avoided.contains(address));
-            if addresses.is_empty() {
-                return Err(DialError::Forbidden);
-            }
-        }
-        let name = ServerName::try_from(self.address.host().to_owned())
+    /// A race between all addresses that may be dialled: those that the resolver finds, v6 and v4
+    /// in turns; where it fails those of the last success, and where it is slow these beside it.
+    async fn start(&mut self) -> Result<Race<'_>, DialError> {
+        let Self { address, tls, timings, resolver, named, good, asked } = self;
+        let (named, longest) = (&*named, timings.resolve);
+        let (host, port) = (address.host(), address.port());
+        let name = ServerName::try_from(host.to_owned())
             .map_err(|_| DialError::Connect(io::ErrorKind::InvalidInput.into()))?;
-        let connector = TlsConnector::from(self.tls.clone());
-        let race = Race::new(addresses.clone(), connector, name, self.timings);
-        Ok((race, addresses, unresolved))
-    }
-
-    /// All addresses of the proxy, v6 and v4 in turns; where the resolver failed, those of the last
-    /// success, with what it said.
-    async fn resolve(&mut self) -> Result<(Vec<SocketAddr>, Option<DialError>), DialError> {
-        let (host, port) = (self.address.host(), self.address.port());
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok((vec![SocketAddr::new(ip, port)], None));
-        }
-        let (resolver, asked) = (&self.resolver, &mut self.asked);
-        let asking = async {
-            let answer = match asked {
-                Some(answer) => answer,
-                none => none.insert(resolver.ask(host, port).await),
-            };
-            answer.await
-        };
-        let failed = match deadline(self.timings.resolve, Phase::Resolve, asking).await {
-            Ok(answer) => {
-                self.asked = None;
-                match answer {
-                    Ok(found) if !found.is_empty() => return Ok((interleave(found), None)),
-                    Ok(_) => DialError::Resolve(io::ErrorKind::NotFound.into()),
-                    Err(error) => DialError::Resolve(error),
-                }
+        let race = Race::new(TlsConnector::from(tls.clone()), name, *timings);
+        let allowed = move |mut addresses: Vec<SocketAddr>| {
+            if let Some((inside, avoided)) = named {
+                let may = |ip: IpAddr| ip == *inside || !is_inside(ip);
+                addresses.retain(|address| may(address.ip()) && !avoided.contains(address));
             }
-            Err(late) => late,
+            if addresses.is_empty() { Err(DialError::Forbidden) } else { Ok(addresses) }
         };
-        if self.good.is_empty() { Err(failed) } else { Ok((self.good.clone(), Some(failed))) }
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(race.between(allowed(vec![SocketAddr::new(ip, port)])?));
+        }
+        let mut asking = Box::pin(async move {
+            let asking = find(resolver, asked, host, port);
+            allowed(interleave(deadline(longest, Phase::Resolve, asking).await??))
+        });
+        let head_start = async {
+            if good.is_empty() {
+                return pending().await;
+            }
+            Timer::after(timings.fallback).await;
+            None
+        };
+        match or(async { Some(asking.as_mut().await) }, head_start).await {
+            Some(Err(error)) if good.is_empty() || !error.is_of_resolver() => Err(error),
+            Some(Err(error)) => Ok(race.between(allowed(good.clone())?).without_answer(error)),
+            Some(Ok(found)) => Ok(race.between(found)),
+            None => Ok(race.between(allowed(good.clone())?).beside(asking)),
+        }
+    }
+}
+
+/// All addresses of a name, at least one. Dropped, the question stays in `asked`.
+async fn find(
+    resolver: &Resolver,
+    asked: &mut Option<Answer>,
+    host: &str,
+    port: u16,
+) -> Result<Vec<SocketAddr>, DialError> {
+    let answer = match &mut *asked {
+        Some(answer) => answer,
+        none => none.insert(resolver.ask(host, port).await),
+    };
+    let found = answer.await;
+    *asked = None;
+    match found.map_err(DialError::Resolve)? {
+        none if none.is_empty() => Err(DialError::Resolve(io::ErrorKind::NotFound.into())),
+        found => Ok(found),
     }
 }
 

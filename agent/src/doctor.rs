@@ -8,6 +8,7 @@ use std::{fmt, fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
 use spdy_protocol::handshake::{Credentials, Features, Hello, Put};
 
 use crate::{
+    backoff::Cause,
     config::{self, File},
     dial::{self, DialError, Dialer, Phase, Token},
     log::Quoted,
@@ -183,19 +184,25 @@ async fn of_absent(seen: &ProxyReport, proxy: &Proxy, dial: dial::Timings) -> Fi
         Some(mut dialer) => dialer.knock().await,
         None => return Finding::Note(format!("{} is away", seen.address)),
     };
-    match (knocked, &seen.error) {
-        (Err(error), _) => of_error(&error, proxy),
-        (Ok(_), Some((_, reason, at))) => Finding::Wrong(
-            format!(
-                "{} can be reached, but its last answer was, {} ago: {}",
-                seen.address,
-                Span(at.elapsed()),
-                Quoted(reason)
-            ),
-            advice_for_refusal(reason).to_owned(),
-        ),
-        (Ok(_), None) => Finding::Note(format!("{} can be reached; wait a moment", seen.address)),
+    knocked.map_or_else(|error| of_error(&error, proxy), |_| of_answering(seen))
+}
+
+/// Why a proxy is away that can be reached.
+fn of_answering(seen: &ProxyReport) -> Finding {
+    let Some((cause, reason, at)) = &seen.error else {
+        return Finding::Note(format!("{} can be reached; wait a moment", seen.address));
+    };
+    let (address, ago) = (&seen.address, Span(at.elapsed()));
+    if *cause == GOAWAY {
+        // Nothing is wrong: the agent was told when to come back.
+        let waits = "the agent comes back in the time that it was given";
+        return Finding::Note(format!("{address} can be reached; {ago} ago {reason}, {waits}"));
     }
+    let reason_quoted = Quoted(reason);
+    Finding::Wrong(
+        format!("{address} can be reached, but its last answer was, {ago} ago: {reason_quoted}"),
+        advice_for_refusal(reason).to_owned(),
+    )
 }
 
 /// A dial that failed, in words.
@@ -231,11 +238,9 @@ fn of_error(error: &DialError, proxy: &Proxy) -> Finding {
             format!("the clock of this machine is not set: no certificate of {address} is valid"),
             "set it (NTP), or use --pin, which needs no clock".to_owned(),
         ),
-        DialError::Handshake(_) => (
-            format!("{address} speaks TLS and is no spdy-proxy"),
-            "see that this is the tunnel port (1444 unless changed), not the one for visitors"
-                .to_owned(),
-        ),
+        DialError::Handshake(_) => {
+            (format!("{address} speaks TLS and is no spdy-proxy"), TUNNEL_PORT.to_owned())
+        }
         DialError::Forbidden => (error.to_string(), "none: it is not dialled".to_owned()),
         DialError::Refused { .. } => {
             let reason = error.to_string();
@@ -257,6 +262,9 @@ fn of_trust(error: &async_rustls::rustls::Error, proxy: &Proxy) -> (String, Stri
                  stands between"
                     .to_owned(),
             )
+        }
+        (_, async_rustls::rustls::Error::InvalidMessage(_)) => {
+            (format!("{address} does not speak TLS"), TUNNEL_PORT.to_owned())
         }
         _ => (
             format!("{address}: TLS failed: {error}"),
@@ -283,7 +291,7 @@ fn advice_for_refusal(reason: &str) -> &'static str {
 
 fn of_clock(off: i64) -> Finding {
     let by = Span(Duration::from_secs(off.unsigned_abs()));
-    let way = if off > 0 { "behind" } else { "ahead" };
+    let way = if off > 0 { "behind" } else { "ahead of" };
     if off.unsigned_abs() < CLOCK_OFF {
         return Finding::Good("the clock agrees with that of the proxy".to_owned());
     }
@@ -361,6 +369,11 @@ fn put(proxy: &Proxy, me: &Identity, token: &Token) -> Put {
     }
 }
 
+/// The word of a proxy that said goodbye.
+const GOAWAY: &str = Cause::Goaway { spread: Duration::ZERO }.word();
+/// What to do about somebody else who answers.
+const TUNNEL_PORT: &str =
+    "see that this is the tunnel port (1444 unless changed), not the one for visitors";
 /// Seconds that a clock may be off.
 const CLOCK_OFF: u64 = 30;
 /// Time that answers must have waited before anything is said of it.
@@ -410,6 +423,12 @@ mod tests {
                 DialError::Tls(rustls::Error::General(other_pin)),
                 &[&"01".repeat(32), &"02".repeat(32), "stands between"],
             ),
+            (
+                DialError::Tls(rustls::Error::InvalidMessage(
+                    rustls::InvalidMessage::InvalidContentType,
+                )),
+                &["does not speak TLS", "visitors"],
+            ),
             (DialError::Clock, &["clock", "NTP"]),
             (DialError::Handshake(HandshakeError::Malformed), &["no spdy-proxy"]),
             (refused(401), &["because of this", "spdy-agent join"]),
@@ -432,8 +451,38 @@ mod tests {
     #[test]
     fn clock_is_told_by_how_much_and_which_way() {
         assert!(!of_clock(0).is_wrong() && !of_clock(-29).is_wrong());
-        assert!(of_clock(7_260).to_string().contains("2 h 1 min behind"));
-        assert!(of_clock(-90_000).to_string().contains("1 d 1 h ahead"));
+        assert!(of_clock(7_260).to_string().contains("2 h 1 min behind that"));
+        assert!(of_clock(-90_000).to_string().contains("1 d 1 h ahead of that"));
+    }
+
+    fn seen() -> ProxyReport {
+        ProxyReport {
+            address: proxy().address,
+            is_peer: false,
+            stage: Stage::Connected,
+            since: std::time::Instant::now(),
+            peer: None,
+            pin: None,
+            id: String::new(),
+            error: None,
+            epoch: 1,
+            tunnels: 1,
+            counters: Counters::default(),
+            octets: (0, 0),
+            clock_off: None,
+        }
+    }
+
+    #[test]
+    fn goodbye_is_nothing_wrong_and_a_refusal_is() {
+        let after = |cause, reason: &str| {
+            let error = Some((cause, reason.to_owned(), std::time::Instant::now()));
+            of_answering(&ProxyReport { error, ..seen() })
+        };
+        assert!(!of_answering(&seen()).is_wrong());
+        assert!(!after("goaway", "the proxy said goodbye").is_wrong());
+        let refused = after("refused", "refused with 401: unknown").to_string();
+        assert!(refused.starts_with("WRONG") && refused.contains("spdy-agent join"), "{refused}");
     }
 
     #[test]
@@ -446,21 +495,7 @@ mod tests {
                 waited_output: seconds(output),
                 ..Counters::default()
             };
-            let proxy = ProxyReport {
-                address: proxy().address,
-                is_peer: false,
-                stage: Stage::Connected,
-                since: std::time::Instant::now(),
-                peer: None,
-                pin: None,
-                id: String::new(),
-                error: None,
-                epoch: 1,
-                tunnels: 1,
-                counters,
-                octets: (0, 0),
-                clock_off: None,
-            };
+            let proxy = ProxyReport { counters, ..seen() };
             let started = std::time::SystemTime::now();
             let (name, disk_wait) = ("nas1".to_owned(), seconds(disk));
             of_speed(&Report { name, started, proxies: vec![proxy], shares: Vec::new(), disk_wait })

@@ -4,8 +4,12 @@
 //! bounded size.
 
 use std::{
+    any::Any,
     fmt,
+    marker::PhantomData,
+    pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -46,11 +50,17 @@ impl Pool {
     }
 
     /// The same up to where a thread has been found: for who wants to wait in pieces.
-    pub async fn begin<T, F>(&self, work: F) -> Task<T>
+    pub async fn begin<T, F>(&self, work: F) -> Job<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        let task = self.start(Box::new(|| Box::new(work()))).await;
+        Job { task, result: PhantomData }
+    }
+
+    /// One task for all kinds of work and results: each kind of its own was 1 KB of program.
+    async fn start(&self, work: Box<dyn FnOnce() -> Outcome + Send>) -> Task<Outcome> {
         // Cannot fail: both ends of the channel are ours. Without a permit the work still runs.
         let permit = Permit(self.permits.recv().await.is_ok().then(|| self.give_back.clone()));
         blocking::unblock(move || {
@@ -61,6 +71,30 @@ impl Pool {
         })
     }
 }
+
+/// Work that a thread was found for. Dropping it is as dropping the future of [`Pool::run`].
+pub struct Job<T> {
+    task: Task<Outcome>,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T: 'static> Future for Job<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let result = ready!(Pin::new(&mut self.task).poll(cx)).downcast();
+        Poll::Ready(*result.expect("begin made the work, whose result is a T"))
+    }
+}
+
+impl<T> fmt::Debug for Job<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.task.fmt(f)
+    }
+}
+
+/// A result of any type.
+type Outcome = Box<dyn Any + Send>;
 
 impl Pool {
     /// Time that whoever called [`Pool::run`] has waited for it, in sum.

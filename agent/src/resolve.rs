@@ -9,9 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use blocking::Task;
-
-use crate::pool::Pool;
+use crate::pool::{Job, Pool};
 
 /// Finds addresses. Clones share its thread.
 #[derive(Clone)]
@@ -24,7 +22,7 @@ pub struct Resolver {
 pub type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// An answer to come.
-pub type Answer = Task<io::Result<Vec<SocketAddr>>>;
+pub type Answer = Job<io::Result<Vec<SocketAddr>>>;
 
 impl Resolver {
     /// The system's.

@@ -8,18 +8,16 @@ use std::{fmt, path::Path, sync::Arc};
 use async_rustls::rustls::{
     self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        ResolvesClientCert, Resumption, WebPkiServerVerifier,
+        ResolvesClientCert, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
-    crypto::{
-        CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
-        verify_tls13_signature,
-    },
+    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use spdy_protocol::digits::{BASE64, BASE64_NOPAD, BASE64URL, HEX, HEX_ANY_CASE};
 
 /// SHA-256 of a subject public key info: it names a key, whatever certificate it comes in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,13 +28,11 @@ impl Pin {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let octets = match text.len() {
-            64 => HEXLOWER_PERMISSIVE.decode(text.as_bytes()),
-            44 => BASE64.decode(text.as_bytes()),
-            _ => BASE64_NOPAD
-                .decode(text.as_bytes())
-                .or_else(|_| BASE64URL_NOPAD.decode(text.as_bytes())),
+            64 => HEX_ANY_CASE.decode(text),
+            44 => BASE64.decode(text),
+            _ => BASE64_NOPAD.decode(text).or_else(|| BASE64URL.decode(text)),
         };
-        Some(Self(octets.ok()?.try_into().ok()?))
+        Some(Self(octets?.try_into().ok()?))
     }
 }
 
@@ -52,7 +48,7 @@ impl Pin {
 /// As hexadecimal digits.
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&HEXLOWER.encode(&self.0))
+        f.write_str(&HEX.encode(&self.0))
     }
 }
 
@@ -119,17 +115,8 @@ impl Trust {
     pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let unusable = |error: &dyn fmt::Display| TrustError::Unusable(error.to_string());
-        let verifier: Arc<dyn ServerCertVerifier> = match self {
-            Self::Authorities(roots) => {
-                WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
-                    .build()
-                    .map_err(|error| unusable(&error))?
-            }
-            Self::Pins(pins) => {
-                Arc::new(PinVerifier { pins: pins.clone(), algorithms: algorithms(&provider) })
-            }
-            Self::Insecure => Arc::new(NoVerifier { algorithms: algorithms(&provider) }),
-        };
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = Arc::new(Verifier { trust: self.clone(), algorithms });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(&error))?
@@ -205,38 +192,62 @@ impl fmt::Display for TrustError {
 
 impl std::error::Error for TrustError {}
 
-/// Accepts the holders of certain keys: the pin *and* the signature over the handshake, because
-/// anybody can show the right certificate.
+/// Holds the proxy to [`Trust`].
 #[derive(Debug)]
-struct PinVerifier {
-    pins: Vec<Pin>,
+struct Verifier {
+    trust: Trust,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for PinVerifier {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
-        let pin = Pin(sha256(&key));
-        // Pins are public; there is nothing to hide in how long a comparison takes.
-        if self.pins.contains(&pin) {
-            return Ok(ServerCertVerified::assertion());
+        match &self.trust {
+            // Pins are public; there is nothing to hide in how long a comparison takes.
+            Trust::Pins(pins) => {
+                let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
+                let pin = Pin(sha256(&key));
+                if !pins.contains(&pin) {
+                    let problem = format!("no pin matches the key of the proxy, which is {pin}");
+                    return Err(rustls::Error::General(problem));
+                }
+            }
+            // What `WebPkiServerVerifier` does where nobody gives it lists of revoked certificates:
+            // reading those is 10 KB of program.
+            Trust::Authorities(roots) => {
+                let certificate = ParsedCertificate::try_from(end_entity)?;
+                let algorithms = self.algorithms.all;
+                verify_server_cert_signed_by_trust_anchor(
+                    &certificate,
+                    roots,
+                    intermediates,
+                    now,
+                    algorithms,
+                )?;
+                verify_server_name(&certificate, server_name)?;
+            }
+            Trust::Insecure => {}
         }
-        Err(rustls::Error::General(format!("no pin matches the key of the proxy, which is {pin}")))
+        Ok(ServerCertVerified::assertion())
     }
 
+    // A pin, too, says nothing without the signature over the handshake: anybody can show the right
+    // certificate.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if !self.trust.is_verified() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls12_signature(message, cert, signature, &self.algorithms)
     }
 
@@ -246,48 +257,10 @@ impl ServerCertVerifier for PinVerifier {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if !self.trust.is_verified() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls13_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-/// Accepts everybody: `--insecure`.
-#[derive(Debug)]
-struct NoVerifier {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for NoVerifier {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -303,10 +276,6 @@ pub fn sha256(octets: &[u8]) -> [u8; 32] {
     hash
 }
 
-fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
-    provider.signature_verification_algorithms
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,7 +289,7 @@ mod tests {
             hex.to_uppercase(),
             BASE64.encode(&pin.0),
             BASE64_NOPAD.encode(&pin.0),
-            BASE64URL_NOPAD.encode(&pin.0),
+            BASE64URL.encode(&pin.0),
         ] {
             assert_eq!(Pin::parse(&text), Some(pin), "{text}");
         }

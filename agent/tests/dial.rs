@@ -33,6 +33,7 @@ const SOON: Duration = Duration::from_millis(20);
 fn patient() -> Timings {
     Timings {
         resolve: NEVER,
+        fallback: NEVER,
         connect: NEVER,
         stagger: NEVER,
         tls: NEVER,
@@ -286,6 +287,38 @@ fn name_is_resolved_anew_and_the_last_good_address_helps_out() {
         drop(second);
         let error = dialer.dial(&|| put(1)).await.unwrap_err();
         assert!(matches!(error, DialError::Resolve(_)), "{error}");
+    });
+}
+
+#[test]
+fn last_good_address_is_dialled_beside_a_slow_resolver_whose_answer_joins_in() {
+    let (first, second) = (Proxy::new(), Proxy::new());
+    let trust = Trust::Pins(vec![first.pin, second.pin]);
+    let (release, released) = mpsc::channel::<SocketAddr>();
+    let released = Mutex::new(released);
+    let resolver = Resolver::new(move |_, _| {
+        Ok(vec![released.lock().unwrap().recv().map_err(io::Error::other)?])
+    });
+    run(async {
+        let mut dialer = dialer(&trust, Timings { fallback: SOON, ..patient() }, resolver);
+        release.send(first.socket_addr()).unwrap();
+        assert_eq!(dial_beside(&mut dialer, &first).await, first.socket_addr());
+        // Nothing is known yet of where it is now: the old address will do.
+        assert_eq!(dial_beside(&mut dialer, &first).await, first.socket_addr());
+        // It refuses: the answer is still waited for.
+        drop(first);
+        let answer = async {
+            Timer::after(SOON * 2).await;
+            release.send(second.socket_addr()).unwrap();
+        };
+        let (peer, ()) = zip(dial_beside(&mut dialer, &second), answer).await;
+        assert_eq!(peer, second.socket_addr());
+        // And where it never comes, that is what is told.
+        drop(second);
+        let timings = Timings { fallback: SOON, resolve: SOON * 2, ..patient() };
+        dialer.set(Arc::new(trust.client_config().unwrap()), timings);
+        let error = dialer.dial(&|| unreachable!()).await.unwrap_err();
+        assert!(matches!(error, DialError::Late(Phase::Resolve)), "{error}");
     });
 }
 

@@ -6,6 +6,7 @@ mod fixture;
 
 use std::{fs, time::Duration};
 
+use async_io::Timer;
 use fixture::{
     Accepted, Folder, Proxy,
     agent::{Agent, pinned},
@@ -19,7 +20,7 @@ use spdy_agent::{
     supervise::{self, Settings, Stage},
     verify::Trust,
 };
-use spdy_protocol::handshake::Credentials;
+use spdy_protocol::handshake::{Answer, Credentials, Welcome};
 
 const NEVER: Duration = Duration::from_secs(3_600);
 
@@ -110,7 +111,7 @@ fn idle_tunnel_makes_progress_by_its_pings() {
     agent.run_told(async |executor, lines, told| {
         let (_, tunnel) = proxy.tunnel(&executor).await;
         lines.wait_for("event=tunnel_up").await;
-        assert!(told.is_connected());
+        assert!(told.line().starts_with("connected to "));
         let before = tunnel.counters().octets_received;
         // Longer than a tunnel without an octet would live, and its supervisor be late.
         let silence = told.settings().session.ping_answer + 10 * moment;
@@ -171,8 +172,14 @@ fn reload_with_another_name_or_pin_makes_the_tunnel_anew() {
     let proxy = Proxy::new();
     let agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
     agent.run_told(async |executor, lines, told| {
-        let (put, _first) = proxy.tunnel(&executor).await;
-        assert_eq!(put.hello.unwrap().origin, "nas1");
+        // It would have its agents come back in a minute; but it is us who went.
+        let spread = Duration::from_secs(60);
+        let answer = Answer::Established(Some(Welcome { spread, ..fixture::welcome() }));
+        let accepted = proxy.accept().await.unwrap();
+        assert_eq!(accepted.put.hello.as_ref().unwrap().origin, "nas1");
+        let _first = accepted.establish_as(&answer, &executor).await;
+        lines.wait_for("event=tunnel_up").await;
+        Timer::after(Duration::from_millis(20)).await;
         let mut settings = Settings::clone(&told.settings());
         settings.name = "nas2".to_owned();
         told.reload(settings.clone()).await.unwrap();

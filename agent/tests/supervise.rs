@@ -3,7 +3,11 @@
 
 mod fixture;
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use async_executor::LocalExecutor;
 use async_io::Timer;
@@ -17,7 +21,7 @@ use spdy_agent::{
     supervise,
     verify::{Pin, Trust},
 };
-use spdy_protocol::handshake::{Answer, Credentials};
+use spdy_protocol::handshake::{Answer, Credentials, Welcome};
 
 #[test]
 fn agent_serves_under_a_pin_and_says_who_it_is() {
@@ -143,6 +147,46 @@ fn drained_tunnel_finishes_while_the_next_one_serves() {
         assert_eq!(head.header("content-length"), Some("4194304"));
         let response = receive(&stream).await.unwrap();
         assert!(response.end.is_ok() && response.body == octets);
+    });
+}
+
+#[test]
+fn tunnel_that_was_said_goodbye_to_serves_until_the_next_one_is_due() {
+    let folder = Folder::new();
+    folder.write("file", "x");
+    let proxy = Proxy::new();
+    let mut agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
+    agent.settings.grace = Duration::from_millis(100);
+    agent.run(async |executor, lines| {
+        let spread = Duration::from_secs(3);
+        let answer = Answer::Established(Some(Welcome { spread, ..fixture::welcome() }));
+        let tunnel = proxy.accept().await.unwrap().establish_as(&answer, &executor).await;
+        lines.wait_for("event=tunnel_up").await;
+        // Longer than what would count as trouble.
+        Timer::after(Duration::from_millis(20)).await;
+        tunnel.leave();
+        lines.wait_for("event=tunnel_down").await;
+        let said = Instant::now();
+        while said.elapsed() < Duration::from_millis(500) {
+            assert_eq!(exchange(&tunnel, "GET", "/file", &[], None).await.text(), "x");
+        }
+    });
+}
+
+#[test]
+fn stop_does_not_wait_for_a_tunnel_that_was_said_goodbye_to() {
+    let folder = Folder::new();
+    let proxy = Proxy::new();
+    let mut agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
+    agent.settings.grace = Duration::from_secs(60);
+    agent.run(async |executor, lines| {
+        let spread = Duration::from_secs(60);
+        let answer = Answer::Established(Some(Welcome { spread, ..fixture::welcome() }));
+        let tunnel = proxy.accept().await.unwrap().establish_as(&answer, &executor).await;
+        lines.wait_for("event=tunnel_up").await;
+        Timer::after(Duration::from_millis(20)).await;
+        tunnel.leave();
+        lines.wait_for("event=tunnel_down").await;
     });
 }
 

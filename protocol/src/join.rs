@@ -6,8 +6,9 @@
 
 use std::fmt;
 
-use data_encoding::BASE32_NOPAD_NOCASE;
 use flate2::Crc;
+
+use crate::digits::BASE32;
 
 /// Version of the format.
 pub const VERSION: u8 = 1;
@@ -88,7 +89,7 @@ impl JoinCode {
         octets.extend_from_slice(&self.secret);
         let sum = checksum(&octets);
         octets.extend_from_slice(&sum);
-        let text = BASE32_NOPAD_NOCASE.encode(&octets).to_ascii_lowercase();
+        let text = BASE32.encode(&octets);
         format!("{PREFIX}{VERSION}-{text}")
     }
 
@@ -105,8 +106,7 @@ impl JoinCode {
             Ok(other) => return Err(JoinCodeError::Version(other)),
             Err(_) => return Err(JoinCodeError::Malformed),
         }
-        let octets =
-            BASE32_NOPAD_NOCASE.decode(text.as_bytes()).map_err(|_| JoinCodeError::Checksum)?;
+        let octets = BASE32.decode(text).ok_or(JoinCodeError::Checksum)?;
         let (mut octets, sum) = octets.split_last_chunk::<4>().ok_or(JoinCodeError::Checksum)?;
         if checksum(octets) != *sum {
             return Err(JoinCodeError::Checksum);

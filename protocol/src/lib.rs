@@ -18,6 +18,8 @@ pub mod handshake;
 
 pub mod join;
 
+pub mod digits;
+
 pub mod session;
 
 pub mod schedule;

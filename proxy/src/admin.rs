@@ -126,7 +126,8 @@ fn write_upstream(text: &mut String, upstream: &Upstream) -> std::fmt::Result {
     write!(
         text,
         "streams_now={} streams_opened={} received_bytes={} sent_bytes={} \
-         resets_received={} resets_sent={} stalled_cut={} ",
+         resets_received={} resets_sent={} stalled_cut={} waited_window_ms={} \
+         waited_reader_ms={} waited_output_ms={} ",
         counters.streams_now,
         counters.streams_opened,
         counters.octets_received,
@@ -134,6 +135,9 @@ fn write_upstream(text: &mut String, upstream: &Upstream) -> std::fmt::Result {
         counters.resets_received,
         counters.resets_sent,
         counters.stalled_cut,
+        counters.waited_window.as_millis(),
+        counters.waited_reader.as_millis(),
+        counters.waited_output.as_millis(),
     )
 }
 

@@ -18,7 +18,10 @@ use std::{
 
 use argh::{EarlyExit, FromArgs};
 use flags::{Flags, KeyFlags, KeySubcommand, RotateFlags, Subcommand};
-use spdy_protocol::join::is_origin_name;
+use spdy_protocol::{
+    handshake::{PEERS, TEXT},
+    join::is_origin_name,
+};
 
 use crate::{
     config::{self, ConfigError},
@@ -217,7 +220,7 @@ fn pairing(
     let valid = valid.map_or(Ok(VALID), |text| seconds("valid", &text))?;
     check_name(&name)?;
     for address in &addresses {
-        check_dial_address(address)?;
+        check_dial_address("address", address)?;
     }
     Ok(Pair { name, addresses, state_dir, valid, access })
 }
@@ -307,6 +310,16 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
     settings.debug = flags.debug;
     settings.allow_anonymous = flags.allow_anonymous;
     settings.standby = flags.standby;
+    for peer in &flags.peer {
+        check_dial_address("peer", peer)?;
+        if peer.len() > TEXT || !peer.bytes().all(|octet| octet.is_ascii_graphic()) {
+            return Err(usage(format_args!("peer: no agent can be told {peer:?}")));
+        }
+    }
+    if flags.peer.len() > PEERS {
+        return Err(usage(format_args!("peer: {} are more than {PEERS}", flags.peer.len())));
+    }
+    settings.peers = flags.peer;
     if flags.client_crl.is_some() && flags.client_ca.is_none() {
         return Err(usage(format_args!(
             "client-crl: there is no client-ca whose list it could be"
@@ -318,10 +331,10 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
 
 /// Fills in what the command line left open.
 fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
-    let given = (!flags.listen.is_empty(), !flags.tunnel_listen.is_empty());
+    let given = [!flags.listen.is_empty(), !flags.tunnel_listen.is_empty(), !flags.peer.is_empty()];
     let mut seen: Vec<String> = Vec::new();
     for config::Entry { line, key, value } in config::parse(text) {
-        let is_list = matches!(key.as_str(), "listen" | "tunnel-listen");
+        let is_list = matches!(key.as_str(), "listen" | "tunnel-listen" | "peer");
         if !is_list && seen.contains(&key) {
             return Err(ConfigError::Repeated { line, key });
         }
@@ -337,10 +350,12 @@ fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
             return Err(ConfigError::Value { line, key, expected: "a value" });
         }
         match key.as_str() {
-            "listen" if given.0 => {}
+            "listen" if given[0] => {}
             "listen" => flags.listen.push(value),
-            "tunnel-listen" if given.1 => {}
+            "tunnel-listen" if given[1] => {}
             "tunnel-listen" => flags.tunnel_listen.push(value),
+            "peer" if given[2] => {}
+            "peer" => flags.peer.push(value),
             "state-dir" => drop(flags.state_dir.get_or_insert(PathBuf::from(value))),
             "client-ca" => drop(flags.client_ca.get_or_insert(PathBuf::from(value))),
             "client-crl" => drop(flags.client_crl.get_or_insert(PathBuf::from(value))),
@@ -374,7 +389,7 @@ fn addresses(names: &[String]) -> Result<Vec<SocketAddr>, UsageError> {
 }
 
 /// `HOST:PORT` of a machine that need not be known here.
-fn check_dial_address(address: &str) -> Result<(), UsageError> {
+fn check_dial_address(flag: &str, address: &str) -> Result<(), UsageError> {
     let port = address.rsplit_once(':').filter(|(host, _)| {
         let is_v6 = host.starts_with('[') && host.ends_with(']');
         !host.is_empty() && (is_v6 || !host.contains(':'))
@@ -383,7 +398,7 @@ fn check_dial_address(address: &str) -> Result<(), UsageError> {
     let is_short = address.len() <= usize::from(u8::MAX);
     port.filter(|_| is_short)
         .map(|_| ())
-        .ok_or_else(|| usage(format_args!("address: {address:?} is no HOST:PORT")))
+        .ok_or_else(|| usage(format_args!("{flag}: {address:?} is no HOST:PORT")))
 }
 
 fn seconds(flag: &str, text: &str) -> Result<Duration, UsageError> {
@@ -405,7 +420,8 @@ const VALID: Duration = Duration::from_secs(3_600);
 const SECONDS_MAX: u64 = 366 * 86_400;
 const THREADS_MAX: usize = 256;
 const SWITCHES: [&str; 6] = ["tls", "behind-tls", "session", "debug", "allow-anonymous", "standby"];
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
+    "peer",
     "client-ca",
     "client-crl",
     "standby",
@@ -497,6 +513,10 @@ mod tests {
             "spdy-proxy key spare a b",
             "spdy-proxy status --json=yes",
             "spdy-proxy --client-crl /x",
+            "spdy-proxy --peer nonsense",
+            "spdy-proxy --peer p\u{e4}.example:1",
+            "spdy-proxy --peer a:1 --peer a:2 --peer a:3 --peer a:4 --peer a:5 --peer a:6 --peer a:7 \
+             --peer a:8 --peer a:9",
         ] {
             let error = words(line).expect_err(line).to_string();
             assert!(!error.is_empty() && !error.contains('\n'), "{line}: {error:?}");
@@ -552,13 +572,14 @@ mod tests {
         let mut flags = flags();
         let text = "listen 127.0.0.1:2\ntunnel-listen 127.0.0.1:3\ntunnel-listen 127.0.0.1:4\n\
                     log debug\nstate-dir /x y\ntls\nbehind-tls\ndebug no\nallow-anonymous yes\n\
-                    standby\nclient-ca /ca\n";
+                    standby\nclient-ca /ca\npeer a:1\npeer b:1\n";
         read_config(&mut flags, text).unwrap();
         assert_eq!(flags.listen, ["127.0.0.1:1"]);
         assert_eq!(flags.tunnel_listen, ["127.0.0.1:3", "127.0.0.1:4"]);
         assert_eq!(flags.log.as_deref(), Some("warn"));
         assert_eq!(flags.state_dir, Some(PathBuf::from("/x y")));
         assert!(flags.tls && flags.behind_tls && !flags.debug && flags.allow_anonymous);
+        assert_eq!(flags.peer, ["a:1", "b:1"]);
         assert_eq!((flags.standby, flags.client_ca), (true, Some("/ca".into())));
     }
 

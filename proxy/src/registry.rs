@@ -277,6 +277,11 @@ impl Registry {
         all
     }
 
+    /// Tunnels of an origin that were displaced and finish what they send.
+    pub(crate) fn leaving(&self, origin: &str) -> Vec<Arc<Upstream>> {
+        self.read().origins.get(origin).map(Origin::leaving).unwrap_or_default()
+    }
+
     /// Names that are known and not here, sorted, with the time they left.
     pub(crate) fn away(&self) -> Vec<(String, Option<SystemTime>)> {
         let table = self.read();
@@ -689,5 +694,20 @@ mod tests {
         assert_eq!((follows.id, follows.is_standby.load(Relaxed)), (again.id, false));
         assert_eq!(route(&registry, "nas1"), Ok(again.id));
         assert_eq!(enter(of_box(&registry, 1, 1, 2)), Ok(Seat::Standby));
+    }
+
+    #[test]
+    fn box_that_stands_by_and_goes_itself_can_still_be_cut() {
+        let registry = Registry::new();
+        let rules = Rules { standby: true, ..RULES };
+        let (held, second) = (of_box(&registry, 1, 1, 1), of_box(&registry, 2, 2, 1));
+        registry.enter(Arc::clone(&held), None, rules).unwrap();
+        registry.enter(Arc::clone(&second), None, rules).unwrap();
+        second.tunnel.drain();
+        assert!(registry.remove(&held).is_none());
+        assert_eq!(registry.upstreams().len(), 1);
+        assert_eq!(registry.leaving("nas1")[0].id, second.id);
+        registry.remove(&second);
+        assert_eq!(registry.upstreams().len(), 0);
     }
 }

@@ -402,6 +402,12 @@ async fn watch_files(shared: &Arc<Shared>) {
     loop {
         Timer::after(interval).await;
         reload_files(shared, false).await;
+        if let Some(clients) = shared.clients.clone()
+            && unblock(move || clients.has_changed()).await
+            && upstream::refresh(shared).await
+        {
+            shared.settings.log.info(format_args!("clients=replaced"));
+        }
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Settings {
     /// Whether a second box may wait, connected, behind the one that holds its name, and follow
     /// it. Default no: it is refused with 409 while that one is alive.
     pub standby: bool,
+    /// `HOST:PORT` of other proxies that agents are told of; those that want to and can verify
+    /// them keep a tunnel there, too. Default none, at most [`spdy_protocol::handshake::PEERS`].
+    pub peers: Vec<String>,
     /// Where lines go. Default stderr, level info.
     pub log: Log,
     /// Threads that serve, each with its own executor. Default 1, at least 1.
@@ -141,6 +144,7 @@ impl Settings {
             client_ca: None,
             client_crl: None,
             standby: false,
+            peers: Vec::new(),
             log: Log::stderr(Level::Info),
             threads: 1,
             bounds: Bounds::default(),

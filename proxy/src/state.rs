@@ -334,8 +334,8 @@ impl State {
     }
 
     /// Whether `token` speaks for `origin`: the generation of its record, or `None`. With `next`
-    /// (the SHA-256 of a new token), that one is registered beside it. Unknown origins and wrong
-    /// tokens take the same way.
+    /// (the SHA-256 of a new token), that one is registered beside it; the same token once more
+    /// changes nothing. Unknown origins and wrong tokens take the same way.
     ///
     /// # Errors
     /// [`StateError::Io`].
@@ -346,6 +346,8 @@ impl State {
         next: Option<[u8; 32]>,
     ) -> Result<Option<u64>, StateError> {
         let (path, token) = (self.record_path(origin).ok(), hash(token));
+        // Who only asks whether its token is good must not void the one that is to follow it.
+        let next = next.filter(|next| *next != token);
         let read = || path.as_deref().map_or_else(|| Ok(Record::default()), load);
         let record = read()?;
         let verdict = record.verify(&token);
@@ -587,6 +589,20 @@ mod tests {
         assert!(state.verify("nas1", b"new", None).unwrap().is_some());
         assert_eq!(state.verify("nas1", b"old", None).unwrap(), None);
         assert!(state.verify("nas1", b"new", None).unwrap().is_some());
+    }
+
+    #[test]
+    fn token_that_is_registered_once_more_changes_nothing() {
+        let folder = Folder::new("again");
+        let state = State::open(&folder.0).unwrap();
+        let secret = state.pair("nas1", HOUR).unwrap();
+        state.join("nas1", &secret, hash(b"old")).unwrap();
+        let again = |token: &[u8]| state.verify("nas1", token, Some(hash(token))).unwrap();
+        assert!(again(b"old").is_some());
+        state.verify("nas1", b"old", Some(hash(b"new"))).unwrap();
+        assert!(again(b"old").is_some() && state.verify("nas1", b"old", None).unwrap().is_some());
+        assert!(again(b"new").is_some());
+        assert_eq!(again(b"old"), None);
     }
 
     #[test]

@@ -406,6 +406,23 @@ async fn is_still_let_in(shared: &Shared, upstream: &Upstream) -> bool {
         && has_good_chain(shared, upstream)
 }
 
+/// Asks the tunnels that were displaced at an origin for a sign of life, and cuts those that give
+/// none: the responses that wait there go on on the new one.
+async fn cut_silent(shared: &Shared, origin: &str) {
+    let heard = |upstream: &Upstream| upstream.tunnel.counters().octets_received;
+    let leaving = shared.registry.leaving(origin);
+    let before: Vec<_> = leaving.iter().map(|upstream| heard(upstream)).collect();
+    leaving.iter().for_each(|upstream| upstream.tunnel.check());
+    if !leaving.is_empty() {
+        Timer::after(shared.settings.timings.probe).await;
+    }
+    for (upstream, before) in leaving.iter().zip(before) {
+        if heard(upstream) == before {
+            upstream.cut();
+        }
+    }
+}
+
 /// Notes when an agent was here, for `list`.
 async fn note_seen(shared: &Shared, upstream: &Upstream) {
     if upstream.proof.is_some() {
@@ -423,7 +440,7 @@ fn welcome(shared: &Shared) -> Welcome {
         streams: u32::try_from(shared.settings.bounds.streams).unwrap_or(u32::MAX),
         spread: shared.settings.timings.spread,
         time: Some(SystemTime::now()),
-        peers: Vec::new(),
+        peers: shared.settings.peers.clone(),
     }
 }
 
@@ -489,7 +506,11 @@ async fn run(shared: &Shared, link: Link) {
         }
         note_seen(shared, &upstream).await;
     };
-    let (ended, ()) = future::zip(driver, watching).await;
+    let ending = future::or(driver, async {
+        cut_silent(shared, &upstream.origin).await;
+        future::pending().await
+    });
+    let (ended, ()) = future::zip(ending, watching).await;
     note_seen(shared, &upstream).await;
     if let Some(follows) = shared.registry.remove(&upstream) {
         log.info(format_args!("tunnel=up origin={} tunnel={}", follows.origin, follows.id));

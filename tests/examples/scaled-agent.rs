@@ -57,8 +57,9 @@ fn serve(source: Source) -> Result<(), String> {
 fn scale(settings: &mut Settings) {
     let (dial, steps) = (&mut settings.dial, &mut settings.backoff);
     let session = &mut settings.session;
-    let scaled: [&mut Duration; 23] = [
+    let scaled: [&mut Duration; 24] = [
         &mut dial.resolve,
+        &mut dial.fallback,
         &mut dial.connect,
         &mut dial.stagger,
         &mut dial.tls,

@@ -95,6 +95,11 @@ impl DialError {
         }
     }
 
+    /// Whether nobody said where the proxy is.
+    pub(super) const fn is_of_resolver(&self) -> bool {
+        matches!(self, Self::Resolve(_) | Self::Late(Phase::Resolve))
+    }
+
     /// Whether not even TCP came about.
     pub(super) const fn is_of_connect(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Late(Phase::Connect))

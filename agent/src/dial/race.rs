@@ -2,8 +2,9 @@
 //!
 //! It owns the order of the addresses and when the next one starts: a head start after the one
 //! before, at once after a failure. An address that took the connection and then stalls in TLS
-//! stops nobody: after a while the next goes on beside it. The handshake is not raced, because a
-//! proxy would take two of them for two tunnels; that is [`super::Dialer`]'s.
+//! stops nobody: after a while the next goes on beside it. What the resolver finds while old
+//! addresses race joins in. The handshake is not raced, because a proxy would take two of them for
+//! two tunnels; that is [`super::Dialer`]'s.
 
 use std::{
     cell::Cell,
@@ -29,29 +30,66 @@ pub(super) type Secured = (TlsStream<Async<TcpStream>>, SocketAddr);
 /// An address on its way.
 type Attempt = Pin<Box<dyn Future<Output = Result<Secured, DialError>>>>;
 
+/// An answer of the resolver's to come.
+type Asking<'a> = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, DialError>> + 'a>>;
+
 /// See the module.
-pub(super) struct Race {
+pub(super) struct Race<'a> {
     track: Track,
+    /// What was found last.
+    addresses: Vec<SocketAddr>,
     waiting: vec::IntoIter<SocketAddr>,
     running: Vec<Attempt>,
     timer: Timer,
     failure: DialError,
+    /// Nobody has lost before this is here.
+    asking: Option<Asking<'a>>,
+    /// Why old addresses had to do.
+    unresolved: Option<DialError>,
 }
 
-impl Race {
+impl<'a> Race<'a> {
     pub(super) fn new(
-        addresses: Vec<SocketAddr>,
         connector: TlsConnector,
         name: ServerName<'static>,
         timings: Timings,
     ) -> Self {
         Self {
             track: Track { connector, name, timings, lead: Rc::default() },
-            waiting: addresses.into_iter(),
+            addresses: Vec::new(),
+            waiting: Vec::new().into_iter(),
             running: Vec::new(),
             timer: Timer::after(Duration::ZERO),
             failure: DialError::Connect(io::ErrorKind::AddrNotAvailable.into()),
+            asking: None,
+            unresolved: None,
         }
+    }
+
+    /// Between these; those that run already run on.
+    pub(super) fn between(mut self, addresses: Vec<SocketAddr>) -> Self {
+        self.join(addresses);
+        self
+    }
+
+    /// What the resolver finds joins in.
+    pub(super) fn beside(self, asking: Asking<'a>) -> Self {
+        Self { asking: Some(asking), ..self }
+    }
+
+    /// The resolver finds nothing.
+    pub(super) fn without_answer(self, error: DialError) -> Self {
+        Self { unresolved: Some(error), ..self }
+    }
+
+    /// Why old addresses had to do, if they had.
+    pub(super) fn unresolved(&mut self) -> Option<DialError> {
+        self.unresolved.take()
+    }
+
+    /// What was found last.
+    pub(super) fn into_addresses(self) -> Vec<SocketAddr> {
+        self.addresses
     }
 
     /// The next address that is trusted; the others stand still until this is called again.
@@ -74,7 +112,24 @@ impl Race {
         self.timer.set_after(Duration::ZERO);
     }
 
+    fn join(&mut self, addresses: Vec<SocketAddr>) {
+        let is_new = |address: &SocketAddr| !self.addresses.contains(address);
+        let new = addresses.iter().copied().filter(is_new);
+        self.waiting = self.waiting.by_ref().chain(new).collect::<Vec<_>>().into_iter();
+        self.addresses = addresses;
+        self.timer.set_after(Duration::ZERO);
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Secured, DialError>> {
+        if let Some(Poll::Ready(answer)) =
+            self.asking.as_mut().map(|asking| asking.as_mut().poll(cx))
+        {
+            self.asking = None;
+            match answer {
+                Ok(addresses) => self.join(addresses),
+                Err(error) => self.unresolved = Some(error),
+            }
+        }
         loop {
             let mut at = 0;
             let mut failed = false;
@@ -95,7 +150,7 @@ impl Race {
                 continue;
             }
             if self.waiting.len() == 0 {
-                if self.running.is_empty() {
+                if self.running.is_empty() && self.asking.is_none() {
                     let last = DialError::Connect(io::ErrorKind::AddrNotAvailable.into());
                     return Poll::Ready(Err(std::mem::replace(&mut self.failure, last)));
                 }

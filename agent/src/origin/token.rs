@@ -2,8 +2,8 @@
 //!
 //! It owns the key, which lives as long as the process, and how long a token is valid.
 
-use data_encoding::HEXLOWER;
 use ring::{error::Unspecified, hmac, rand::SystemRandom};
+use spdy_protocol::digits::HEX;
 
 /// Makes and knows tokens.
 #[derive(Debug)]
@@ -22,14 +22,14 @@ impl Secret {
     pub(crate) fn token(&self, share: &[u8], now: i64) -> String {
         let hour = now.div_euclid(HOUR);
         let tag = hmac::sign(&self.0, &message(share, hour));
-        format!("{hour}.{}", HEXLOWER.encode(tag.as_ref()))
+        format!("{hour}.{}", HEX.encode(tag.as_ref()))
     }
 
     /// Whether a token is one of ours, for this share, and not too old.
     pub(crate) fn is_valid(&self, token: &[u8], share: &[u8], now: i64) -> bool {
         let parse = || {
             let (hour, tag) = str::from_utf8(token).ok()?.split_once('.')?;
-            Some((hour.parse::<i64>().ok()?, HEXLOWER.decode(tag.as_bytes()).ok()?))
+            Some((hour.parse::<i64>().ok()?, HEX.decode(tag)?))
         };
         parse().is_some_and(|(hour, tag)| {
             let age = now.div_euclid(HOUR).checked_sub(hour);

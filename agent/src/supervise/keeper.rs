@@ -13,7 +13,7 @@ use std::{
 use async_channel::Receiver;
 use async_executor::Task;
 use async_io::Timer;
-use futures_lite::future::or;
+use futures_lite::future::{or, zip};
 use ring::rand::{SecureRandom, SystemRandom};
 use spdy_protocol::{
     error::Error,
@@ -28,7 +28,7 @@ use super::{
     view::View,
 };
 use crate::{
-    backoff::Cause,
+    backoff::{Absence, Cause},
     dial::{Dialer, Link},
     log::Quoted,
     origin::forward,
@@ -85,12 +85,9 @@ pub(super) struct Keeper {
     nudges: Receiver<Nudge>,
     /// What the last handshake announced.
     can: Features,
-    /// Time without a tunnel up to `since`, since the last tunnel that lived long enough.
-    away: Duration,
-    /// When the last tunnel was lost, or the start.
-    since: Instant,
+    absence: Absence,
     /// Tunnels that drain: they finish what runs while a new one is dialled.
-    draining: Vec<Task<()>>,
+    draining: Vec<(Tunnel, Task<()>)>,
 }
 
 impl Keeper {
@@ -115,8 +112,7 @@ impl Keeper {
             stopped,
             nudges,
             can: Features::default(),
-            away: Duration::ZERO,
-            since: Instant::now(),
+            absence: Absence::new(Instant::now()),
             draining: Vec::new(),
         }
     }
@@ -133,15 +129,12 @@ impl Keeper {
             };
         }
         self.view.on_stopped();
-        let draining = std::mem::take(&mut self.draining);
-        for task in draining {
-            task.await;
-        }
+        self.end_draining().await;
     }
 
     async fn wait(&mut self, cause: Cause) -> State {
         let settings = self.shared.settings();
-        let attempt = settings.backoff.attempt(self.away.saturating_add(self.since.elapsed()));
+        let attempt = settings.backoff.attempt(self.absence.so_far(Instant::now()));
         let delay = settings.backoff.delay(cause, attempt, random());
         self.view.on_waiting(delay);
         let nudged = async {
@@ -158,7 +151,9 @@ impl Keeper {
             Timer::after(delay).await;
             State::Connecting
         };
-        or(stop(&self.stopped, State::Stopped), or(nudged, waited)).await
+        let next = or(stop(&self.stopped, State::Stopped), or(nudged, waited)).await;
+        self.absence.on_waited(Instant::now(), cause);
+        next
     }
 
     async fn connect(&mut self) -> State {
@@ -192,7 +187,7 @@ impl Keeper {
 
     async fn serve(&mut self, link: Link) -> State {
         let born = Instant::now();
-        self.away = self.away.saturating_add(self.since.elapsed());
+        self.absence.on_tunnel(born);
         let from = link.peer.ip();
         let spread = link.welcome.as_ref().map_or(Duration::ZERO, |welcome| welcome.spread);
         self.view.on_connected(&link, self.shared.epoch.get());
@@ -211,7 +206,7 @@ impl Keeper {
                     Ok(Nudge::Network | Nudge::Asked) => tunnel.check(),
                     Ok(Nudge::Renew) => {
                         tunnel.drain();
-                        return Some(Accepted::Last);
+                        return Some(Accepted::Renewed);
                     }
                     Err(_) => pending().await,
                 }
@@ -223,23 +218,28 @@ impl Keeper {
         }
         let Some(ended) = ended else {
             tunnel.drain();
-            shared.finish(&tunnel, &mut incoming, &mut driver).await;
+            let grace = shared.settings().grace;
+            let finished = shared.finish(&tunnel, &mut incoming, &mut driver, grace);
+            zip(finished, self.end_draining()).await;
             self.down(&tunnel, born, "stopped", "this end was told to".to_owned());
             return State::Stopped;
         };
-        if born.elapsed() >= self.shared.settings().backoff.reset {
-            self.away = Duration::ZERO;
-        }
-        self.since = Instant::now();
+        let settings = self.shared.settings();
+        self.absence.on_lost(Instant::now(), &settings.backoff);
         // A proxy that says goodbye as soon as it has said hello is in trouble.
-        let is_brief = born.elapsed() < self.shared.settings().backoff.network;
+        let is_brief = born.elapsed() < settings.backoff.network;
         let goaway = if is_brief { Cause::Network } else { Cause::Goaway { spread } };
-        if ended == Accepted::Last {
-            self.down(&tunnel, born, "goaway", "the proxy said goodbye".to_owned());
-            self.drain_beside(async move {
-                shared.finish(&tunnel, &mut incoming, &mut driver).await;
+        if ended != Accepted::Ended {
+            let is_renewed = ended == Accepted::Renewed;
+            let (cause, reason) = if is_renewed { RENEWED } else { GOODBYE };
+            self.down(&tunnel, born, cause, reason.to_owned());
+            // It serves until the next one does.
+            let grace = settings.backoff.spread(spread).saturating_add(settings.grace);
+            let held = tunnel.clone();
+            self.drain_beside(held, async move {
+                shared.finish(&tunnel, &mut incoming, &mut driver, grace).await;
             });
-            return State::Disconnected(goaway);
+            return if is_renewed { State::Connecting } else { State::Disconnected(goaway) };
         }
         // The driver bounds the time that its last frames have.
         match driver.await {
@@ -248,7 +248,7 @@ impl Keeper {
                 State::Disconnected(Cause::Network)
             }
             Ok(()) => {
-                self.down(&tunnel, born, "goaway", "the proxy said goodbye".to_owned());
+                self.down(&tunnel, born, GOODBYE.0, GOODBYE.1.to_owned());
                 State::Disconnected(goaway)
             }
         }
@@ -256,12 +256,30 @@ impl Keeper {
 
     /// Lets a tunnel finish while the next one is dialled. There are few of them at a time: the
     /// oldest is cut for the newest.
-    fn drain_beside(&mut self, finish: impl Future<Output = ()> + 'static) {
-        self.draining.retain(|task| !task.is_finished());
+    fn drain_beside(&mut self, tunnel: Tunnel, finish: impl Future<Output = ()> + 'static) {
+        self.draining.retain(|(_, task)| !task.is_finished());
         if self.draining.len() == DRAINING_MAX {
             drop(self.draining.remove(0));
         }
-        self.draining.push(self.shared.spawn(finish));
+        self.draining.push((tunnel, self.shared.spawn(finish)));
+    }
+
+    /// Lets what still runs on tunnels that drain finish, and no more begin.
+    fn end_draining(&mut self) -> impl Future<Output = ()> + 'static {
+        let draining = std::mem::take(&mut self.draining);
+        draining.iter().for_each(|(tunnel, _)| tunnel.drain());
+        let grace = self.shared.settings().grace;
+        async move {
+            let finished = async {
+                for (_, task) in draining {
+                    task.await;
+                }
+            };
+            let late = async {
+                Timer::after(grace).await;
+            };
+            or(finished, late).await;
+        }
     }
 
     /// Tells the agent where a proxy of the configuration is, and which others it named.
@@ -344,5 +362,8 @@ fn random() -> u32 {
     }
 }
 
+/// How a tunnel ended: the word of its cause, and the reason.
+const GOODBYE: (&str, &str) = ("goaway", "the proxy said goodbye");
+const RENEWED: (&str, &str) = ("renewed", "the settings have changed");
 /// Tunnels of one proxy that drain at a time.
 const DRAINING_MAX: usize = 4;

@@ -5,10 +5,11 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use async_channel::Sender;
@@ -97,12 +98,13 @@ impl Shared {
         }
     }
 
-    /// Waits for the end of a tunnel that drains; after the grace it is cut.
+    /// Waits for the end of a tunnel that drains; after `grace` it is cut.
     pub(super) async fn finish(
         &self,
         tunnel: &Tunnel,
         incoming: &mut Incoming,
         driver: &mut Task<Result<(), Error>>,
+        grace: Duration,
     ) {
         let drained = async {
             while let Some((head, stream)) = incoming.accept().await {
@@ -110,7 +112,6 @@ impl Shared {
             }
             true
         };
-        let grace = self.settings().grace;
         let late = async {
             Timer::after(grace).await;
             false
@@ -152,6 +153,7 @@ impl Shared {
 
     pub(super) fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> Task<T> {
         let executor = self.executor.upgrade();
+        let task: Pin<Box<dyn Future<Output = T>>> = Box::pin(task);
         executor.expect("who calls this is a task of that executor").spawn(task)
     }
 }
@@ -161,6 +163,8 @@ impl Shared {
 pub(super) enum Accepted {
     /// The proxy said GOAWAY; what it asked for before that still runs.
     Last,
+    /// We did: the tunnel was agreed under other settings.
+    Renewed,
     /// The session has ended.
     Ended,
 }

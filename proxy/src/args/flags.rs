@@ -81,6 +81,10 @@ pub(super) struct Flags {
     #[argh(option)]
     pub(super) hold: Option<String>,
 
+    /// HOST:PORT of another proxy that agents with --follow-peers are told of, may be repeated
+    #[argh(option)]
+    pub(super) peer: Vec<String>,
+
     /// print the version
     #[argh(switch)]
     pub(super) version: bool,

@@ -185,7 +185,14 @@ impl Origin {
         if !self.holder.as_ref().is_some_and(is) {
             return None;
         }
-        self.holder = self.standby.take().filter(|standby| standby.tunnel.is_open());
+        match self.standby.take() {
+            Some(standby) if standby.tunnel.is_open() => self.holder = Some(standby),
+            // It goes, too, and what it still sends can be cut.
+            standby => {
+                self.leaving.extend(standby);
+                self.holder = None;
+            }
+        }
         match &self.holder {
             Some(holder) => {
                 holder.is_standby.store(false, Relaxed);
@@ -215,6 +222,11 @@ impl Origin {
     /// Whether a tunnel is in use.
     pub(super) const fn is_here(&self) -> bool {
         self.holder.is_some()
+    }
+
+    /// Displaced tunnels that finish what they send.
+    pub(super) fn leaving(&self) -> Vec<Arc<Upstream>> {
+        self.leaving.iter().cloned().collect()
     }
 
     /// All tunnels, the one in use first.

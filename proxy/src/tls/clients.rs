@@ -7,9 +7,11 @@
 //! a resumed one would skip the check. Each connection is verified in full.
 
 use std::{
-    fmt,
+    fmt, fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::SystemTime,
 };
 
 use rustls::{
@@ -31,7 +33,19 @@ pub(crate) struct Clients {
     ca: PathBuf,
     crl: Option<PathBuf>,
     verifier: RwLock<Arc<dyn ClientCertVerifier>>,
+    files: Mutex<Files>,
 }
+
+/// The two files, as they were.
+struct Files {
+    /// When they were read.
+    used: [Stamp; 2],
+    /// At the last look: who writes a file has a moment in which it is half of one.
+    seen: [Stamp; 2],
+}
+
+/// What tells one version of a file from another; `None`: it is not there.
+type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// Why certificates of agents cannot be verified.
 #[derive(Debug)]
@@ -65,8 +79,19 @@ impl Clients {
     /// # Errors
     /// [`ClientsError`].
     pub(crate) fn open(ca: &Path, crl: Option<&Path>) -> Result<Self, ClientsError> {
+        let used = stamps(ca, crl);
         let verifier = RwLock::new(verifier(ca, crl)?);
-        Ok(Self { ca: ca.to_owned(), crl: crl.map(Path::to_owned), verifier })
+        let files = Mutex::new(Files { used, seen: used });
+        Ok(Self { ca: ca.to_owned(), crl: crl.map(Path::to_owned), verifier, files })
+    }
+
+    /// Whether the files are others than those that were read last, and were so at the last look.
+    /// It blocks.
+    pub(crate) fn has_changed(&self) -> bool {
+        let now = stamps(&self.ca, self.crl.as_deref());
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_settled = std::mem::replace(&mut files.seen, now) == now;
+        is_settled && files.used != now
     }
 
     /// Reads both files again; what was in force stays so if they cannot be used.
@@ -74,6 +99,8 @@ impl Clients {
     /// # Errors
     /// [`ClientsError`].
     pub(crate) fn reload(&self) -> Result<(), ClientsError> {
+        let used = stamps(&self.ca, self.crl.as_deref());
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).used = used;
         let verifier = verifier(&self.ca, self.crl.as_deref())?;
         *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = verifier;
         Ok(())
@@ -88,6 +115,14 @@ impl Clients {
     fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn stamps(ca: &Path, crl: Option<&Path>) -> [Stamp; 2] {
+    let of = |path: &Path| {
+        let file = fs::metadata(path).ok()?;
+        Some((file.modified().ok()?, file.ino(), file.len()))
+    };
+    [of(ca), crl.and_then(of)]
 }
 
 fn verifier(ca: &Path, crl: Option<&Path>) -> Result<Arc<dyn ClientCertVerifier>, ClientsError> {

@@ -16,11 +16,12 @@ use spdy_tests::{fixture::Builds, source::workspace};
 
 const AARCH64: &str = "aarch64-unknown-linux-musl";
 const ARMV7: &str = "armv7-unknown-linux-musleabihf";
+const I686: &str = "i686-unknown-linux-musl";
 const X86_64: &str = "x86_64-unknown-linux-musl";
 
 /// The targets that this stage builds: the two with a budget, one without 64-bit atomics, and the
-/// one that runs here.
-const TARGETS: [&str; 4] = [AARCH64, ARMV7, "armv5te-unknown-linux-musleabi", X86_64];
+/// two that run here.
+const TARGETS: [&str; 5] = [AARCH64, ARMV7, "armv5te-unknown-linux-musleabi", I686, X86_64];
 
 /// An agent that was built for a target.
 fn agent(target: &str) -> PathBuf {

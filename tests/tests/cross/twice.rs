@@ -1,4 +1,4 @@
-//! That a program can be built again, by anybody, octet by octet.
+//! That programs can be built again, in any folder, octet by octet.
 
 use std::{fs, process::Command};
 
@@ -7,7 +7,7 @@ use spdy_tests::{fixture::TempRoot, source::workspace};
 use super::{X86_64, agent, said};
 
 #[test]
-#[ignore = "builds the agent once more, from nothing"]
+#[ignore = "builds both programs once more, from nothing"]
 fn two_folders_give_equal_programs() {
     let other = TempRoot::new();
     // What is committed and what is about to be, but nothing that was built.
@@ -27,11 +27,11 @@ fn two_folders_give_equal_programs() {
     // The first one anew as well: what lies in dist may be of another state of the sources.
     for folder in [workspace(), other.path()] {
         let mut command = Command::new(folder.join("cross/build"));
-        command.env_remove("CARGO_TARGET_DIR").args(["--agent", X86_64]);
+        command.env_remove("CARGO_TARGET_DIR").arg(X86_64);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    for name in ["spdy-agent", "spdy-agent.cdx.json"] {
+    for name in ["spdy-agent", "spdy-agent.cdx.json", "spdy-proxy", "spdy-proxy.cdx.json"] {
         let twin = other.join(&format!("dist/{X86_64}/{name}"));
         let own = agent(X86_64).with_file_name(name);
         assert!(fs::read(own).unwrap() == fs::read(twin).unwrap(), "{name} differs");

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use spdy_protocol::limits::Timings;
 use spdy_tests::{
     fixture::{TempRoot, wait_until},
     http::wait_for_agent,
@@ -70,6 +71,29 @@ fn stopped_proxy_is_noticed_and_found_again() {
     signal(proxy.program().id(), Signal::CONT);
     back_after(proxy.http, Instant::now());
     assert_ne!(paused.finish().end, End::Whole);
+}
+
+#[test]
+fn dead_tunnel_that_was_displaced_is_cut_without_waiting_for_its_silence() {
+    let root = content();
+    let probe = Duration::from_millis(400);
+    let proxy = ScaledProxy::start(|settings| {
+        settings.timings.session = Timings::default();
+        settings.timings.probe = probe;
+    });
+    let dead = agent(root.path(), proxy.tunnel);
+    wait_for_agent(proxy.http);
+    let mut transfer = Visitor::get(proxy.http, "/large");
+    transfer.head();
+    transfer.read(SOME);
+    signal(dead.program().id(), Signal::STOP);
+    let begun = Instant::now();
+    let _next = agent(root.path(), proxy.tunnel);
+    assert_ne!(transfer.finish().end, End::Whole);
+    // By itself it is found dead 10 s later at the earliest.
+    assert!(begun.elapsed() < Timings::default().ping_answer / 2, "{:?}", begun.elapsed());
+    assert_eq!(status(proxy.http), Some(200));
+    signal(dead.program().id(), Signal::CONT);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Agents that are known by a certificate.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
@@ -20,7 +20,7 @@ use spdy_tests::{
     wire::tls::client_config,
 };
 
-use crate::{claim::Claim, served, wait_for_state, who};
+use crate::{claim::Claim, scaled::ScaledProxy, served, wait_for_state, who};
 
 /// An authority of a test, with its files.
 struct Authority {
@@ -187,6 +187,24 @@ fn listed_certificate_is_cut_and_no_resumption_brings_it_back() {
     assert!(claim.offer_by(proxy.tunnel, &tls).is_err());
     drop((held, staying));
     wait_until("the good one is left", || Debug::of(proxy.http).total("tunnels_now") == 1);
+}
+
+#[test]
+fn list_that_changes_is_found_without_being_told() {
+    let authority = Authority::new();
+    let card = authority.issue(1, |_| {});
+    let crl = authority.revoke(&[]);
+    let proxy = ScaledProxy::start(|settings| {
+        settings.client_ca = Some(authority.path("ca.pem").into());
+        settings.client_crl = Some(crl);
+        settings.timings.files = Duration::from_millis(50);
+    });
+    let claim = Claim::new("nas1", Credentials::None);
+    let mut held = claim.offer_by(proxy.tunnel, &card.tls()).unwrap();
+    assert_eq!(held.status(), 200);
+    authority.revoke(&[&card]);
+    assert!(held.is_sent_away());
+    assert!(claim.offer_by(proxy.tunnel, &card.tls()).is_err());
 }
 
 #[test]

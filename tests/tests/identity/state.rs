@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
-use spdy_tests::fixture::{Builds, Pair, Proxy, TempRoot, join, wait_until};
+use spdy_tests::fixture::{Agent, Builds, Pair, Proxy, TempRoot, join, wait_until};
 
 use crate::{joined, served, who};
 
@@ -74,6 +74,40 @@ fn spare_key_takes_over_where_the_key_is_lost() {
     assert_eq!(who(&next), "nas1");
     assert_eq!(next.tell(&["key", "list"]), format!("active {pin}\n"));
     assert!(!agent.program().text().contains("not trusted"));
+}
+
+#[test]
+fn agent_follows_the_proxies_that_its_own_one_names_if_they_prove_its_pin() {
+    let (root, states) = (served("nas1"), TempRoot::new());
+    let (first, second) = (states.join("first"), states.join("second"));
+    let mut proxy = Proxy::start_in(&first, &[]);
+    let config = states.join("conf/agent.conf");
+    join(&Builds::beside(), &proxy.pair("nas1"), &config);
+    let port = proxy.tunnel.to_string();
+    proxy.program().terminate();
+    proxy.program_mut().wait_exit(Duration::from_secs(40));
+    drop(proxy);
+    copy(&first, &second);
+    let (peer, stranger) = (Proxy::start_in(&second, &[]), Proxy::start(&[]));
+    let named = [peer.tunnel, stranger.tunnel].map(|address| address.to_string());
+    // All may have the same list, which names each of them to itself.
+    let args =
+        ["--tunnel-listen", &port, "--peer", &named[0], "--peer", &named[1], "--peer", &port];
+    let mut proxy = Proxy::start_in(&first, &args);
+    let agent = Agent::joined(&Builds::beside(), root.path(), &config, &["--follow-peers"]);
+    for held in [&proxy, &peer] {
+        held.wait_for_tunnel("nas1");
+        assert_eq!(who(held), "nas1");
+    }
+    wait_until("the stranger is not trusted", || {
+        let text = agent.program().text();
+        text.lines().any(|line| line.contains(&named[1]) && line.contains("not trusted"))
+    });
+    assert!(!stranger.program().text().contains("status="), "it was sent a PUT");
+    assert_eq!(proxy.program().text().matches("tunnel=up ").count(), 1);
+    // The first one goes; what it named serves on.
+    proxy.program_mut().kill();
+    assert_eq!(who(&peer), "nas1");
 }
 
 #[test]

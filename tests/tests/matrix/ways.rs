@@ -130,7 +130,7 @@ pub fn dead_resolver(pace: Pace) {
     let [agent, _] = site.noticed(mark, true, false);
     // By the address of the last time.
     let back = site.back(mark, mark.at);
-    site.row("DNS dead, then RST", [Some((agent.unwrap(), 1.0)), None, Some((back, 15.0))]);
+    site.row("DNS dead, then RST", [Some((agent.unwrap(), 1.0)), None, Some((back, 8.0))]);
 }
 
 pub fn dead_resolver_at_the_start(pace: Pace) {
@@ -177,7 +177,7 @@ pub fn slow_resolver(pace: Pace) {
     site.reset();
     let [agent, _] = site.noticed(mark, true, false);
     let back = site.back(mark, mark.at);
-    site.row("DNS takes 4 s, then RST", [Some((agent.unwrap(), 1.0)), None, Some((back, 10.0))]);
+    site.row("DNS takes 4 s, then RST", [Some((agent.unwrap(), 1.0)), None, Some((back, 8.0))]);
 }
 
 pub fn nat_that_forgets_after_30_seconds(pace: Pace) {

@@ -166,12 +166,14 @@ fn rpm_keeps_settings_and_removes_the_rest() {
     assert_eq!(left, kept);
 }
 
-/// Makes a machine of Debian's one that rpm would find itself at home in: it no longer warns that it
-/// is on Debian, and knows that there is a shell, which no package of its own has brought.
+/// Makes a machine of Debian's one that rpm would find itself at home in: it does not refuse because
+/// this is Debian, knows that there is a shell, which no package of its own has brought, and finds
+/// the folders that belong to Fedora's base.
 pub(super) fn prepare_rpm(machine: &Machine) {
     let wrapper = "#!/bin/sh\nexec /usr/bin/rpm --force-debian \"$@\"\n";
     fs::write(machine.path("/usr/local/bin/rpm"), wrapper).unwrap();
-    machine.run("chmod 755 /usr/local/bin/rpm; rpm --initdb");
+    machine.run("chmod 755 /usr/local/bin/rpm; rpmdb --initdb");
+    machine.run("mkdir -p /usr/share/licenses /usr/share/zsh/site-functions");
     let folder = TempRoot::new();
     let recipe = folder.join("shell.yaml");
     let lines = "name: shell\narch: all\nversion: 1.0\nmaintainer: test <test@localhost>\n\

@@ -6,9 +6,11 @@
 
 mod completions;
 mod contents;
+mod guides;
 mod help;
 mod install;
 mod manual;
+mod upgrade;
 
 use std::{
     collections::BTreeMap,
@@ -91,11 +93,6 @@ fn package(folder: &TempRoot, version: &str, target: &str) {
 /// Where a machine can be made, it; else the reason is printed.
 fn machine(init: Init) -> Option<Machine> {
     Machine::start(init).inspect_err(|reason| eprintln!("not tested: {reason}")).ok()
-}
-
-/// A program as it was built for this machine.
-fn program(name: &str) -> PathBuf {
-    built(host().0, name).unwrap_or_else(|| panic!("run cross/build {}", host().0))
 }
 
 fn built(target: &str, name: &str) -> Option<PathBuf> {

@@ -3,8 +3,8 @@
 //! It owns the markup, which works without script and fetches nothing from elsewhere, and the
 //! policy that says so. Names are escaped by the templates and encoded in links.
 
-use data_encoding::BASE64;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use spdy_protocol::digits::BASE64;
 
 use super::{
     super::{

@@ -4,12 +4,11 @@
 
 use std::os::fd::OwnedFd;
 
-use data_encoding::HEXLOWER;
 use ring::{
     error::Unspecified,
     rand::{SecureRandom, SystemRandom},
 };
-use spdy_protocol::head::RequestHead;
+use spdy_protocol::{digits::HEX, head::RequestHead};
 
 use super::{Tools, with_validators};
 use crate::origin::{
@@ -137,7 +136,7 @@ impl Boundary {
     fn new() -> Result<Self, Unspecified> {
         let mut random = [0; 16];
         SystemRandom::new().fill(&mut random)?;
-        Ok(Self(HEXLOWER.encode(&random)))
+        Ok(Self(HEX.encode(&random)))
     }
 }
 

@@ -13,9 +13,8 @@ use std::{
 
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
-use data_encoding::HEXLOWER;
 use rustix::io::Errno;
-use spdy_protocol::head::RequestHead;
+use spdy_protocol::{digits::HEX, head::RequestHead};
 
 use super::{
     super::reply::Reply,
@@ -104,7 +103,7 @@ pub(super) async fn create(
     if total.zip(announced).is_some_and(|(total, announced)| announced > total) {
         return Ok(inconsistent(None, total));
     }
-    let token = HEXLOWER.encode(&random()?);
+    let token = HEX.encode(&random()?);
     let id = id_of(token.as_bytes());
     let len = total.or(announced).unwrap_or(0);
     let mut upload = pool.run(move || Upload::begin_part(entry, &id, len, key)).await?;
@@ -294,7 +293,7 @@ fn limit(change: &Change<'_>, total: Option<u64>) -> Option<u64> {
 
 /// The name that an upload has on the disk.
 fn id_of(token: &[u8]) -> Id {
-    HEXLOWER.encode(&sha256(token)[..16])
+    HEX.encode(&sha256(token)[..16])
 }
 
 fn total_of(request: &RequestHead) -> Option<u64> {

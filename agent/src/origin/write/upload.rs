@@ -9,12 +9,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::{
     fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fsync, openat, unlinkat},
     io::Errno,
 };
+use spdy_protocol::digits::HEX;
 
 use super::{
     super::conditional::Validators,
@@ -60,7 +60,7 @@ pub(super) struct Committed {
 impl Upload {
     /// Blocks. Looks at the target and makes the temporary file for `len` octets, if they fit.
     pub(super) fn begin(entry: Entry, len: u64, key: u64) -> Result<Self, Problem> {
-        let record = format!("{PUT}{}", HEXLOWER.encode(&random()?));
+        let record = format!("{PUT}{}", HEX.encode(&random()?));
         Self::make(entry, record, len, key)
     }
 
