@@ -3,8 +3,9 @@ SHELL := /bin/bash
 TIME ?= 60
 BENCH ?=
 TARGET ?=
+RUNS ?= 5
 
-.PHONY: help demo test quick test-long bench fuzz deps cross
+.PHONY: help demo test quick test-long test-vm bench fuzz deps cross packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +22,9 @@ quick: ## format, lints and unit tests: before each commit
 test-long: ## what takes longer: soak, many agents, long random walks
 	@scripts/test long
 
+test-vm: ## the agent's package on an emulated arm64 Debian; how often by RUNS=5
+	@tests/qemu/run $(RUNS)
+
 bench: ## beside nginx; options by BENCH="--quick --only download"
 	@scripts/bench $(BENCH)
 
@@ -32,3 +36,6 @@ deps: ## rewrite the committed dependency lists
 
 cross: ## static programs in dist/: make cross TARGET="aarch64-unknown-linux-musl ..."
 	@cross/build $(TARGET)
+
+packages: ## .deb, .rpm, .ipk and tarballs for every target in dist/packages
+	@scripts/packages

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks:
-#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian|packages
+#   scripts/setup.sh demo|test|bench|fuzz|make|cross|cross-debian|packages|vm
 # Debian packages by apt-get, components by rustup, what Debian lacks by pip and cargo. Says nothing
 # when everything is there.
 set -euo pipefail
@@ -47,6 +47,26 @@ component() {
     cargo "$1" --version >/dev/null 2>&1 || retry rustup component add "$2"
 }
 
+# apt_install PACKAGE...
+apt_install() {
+    as_root apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# backports PACKAGE...: where part of QEMU is from there, Debian's own version is refused.
+backports() {
+    local suite mirror
+    # shellcheck source=/dev/null
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME-backports")
+    # shellcheck disable=SC2016 # apt-get expands it
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' |
+        head -n 1)
+    echo "setup: once more from $suite" >&2
+    as_root tee /etc/apt/sources.list.d/spdy-backports.list >/dev/null \
+        <<<"deb $mirror $suite main"
+    retry as_root apt-get update -qq
+    retry apt_install -t "$suite" qemu-system-common "$@"
+}
+
 media() {
     need ffmpeg ffmpeg
     need ffprobe ffmpeg
@@ -79,6 +99,17 @@ case $task in
         need ip iproute2
         [ -x /usr/sbin/nft ] || packages+=(nftables)
         need bsdtar libarchive-tools
+        # Packages are looked at and installed, their pages and completions read.
+        need rpm rpm
+        need cpio cpio
+        need lintian lintian
+        need mandoc mandoc
+        need groff groff-base
+        need man man-db
+        need zsh zsh
+        need fish fish
+        need openssl openssl
+        [ -x /lib/systemd/systemd ] || packages+=(systemd)
         need unzip unzip
         # For scripts/peers-setup.sh, which then has nothing left to ask of Debian.
         need node nodejs
@@ -103,6 +134,14 @@ case $task in
     fuzz)
         need g++ g++
         ;;
+    vm)
+        need mmdebstrap mmdebstrap
+        need arch-test arch-test
+        need cpio cpio
+        need modprobe kmod
+        need qemu-system-aarch64 qemu-system-arm
+        [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || packages+=(debian-archive-keyring)
+        ;;
     cross | packages)
         need python3 python3
         need flock util-linux
@@ -125,7 +164,11 @@ if [ ${#packages[@]} -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     echo "setup: installing ${packages[*]}" >&2
     retry as_root apt-get update -qq
-    retry as_root apt-get install -y -qq --no-install-recommends "${packages[@]}"
+    if [ "$task" != vm ] || apt_install --simulate "${packages[@]}" >/dev/null 2>&1; then
+        retry apt_install "${packages[@]}"
+    else
+        backports "${packages[@]}"
+    fi
 fi
 
 if [ "$task" = fuzz ]; then

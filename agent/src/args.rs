@@ -3,10 +3,7 @@
 //! It owns the flags and turns them into a [`Command`]. What they mean together is
 //! [`crate::config`]'s.
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, path::PathBuf};
 
 use argh::FromArgs;
 
@@ -33,22 +30,11 @@ pub enum Command {
     Join {
         /// The code, if it was given.
         code: Option<String>,
-        /// What is to be shared.
-        shares: Box<Options>,
-        /// Whether the service is left as it is.
-        no_start: bool,
         /// `--config`.
         config: Option<PathBuf>,
     },
-    /// Make the service fit the configuration.
-    Setup {
-        /// What is to be shared besides.
-        shares: Box<Options>,
-        /// Whether the service is left as it is.
-        no_start: bool,
-        /// `--config`.
-        config: Option<PathBuf>,
-    },
+    /// Make the service fit the configuration: only the package for systemd can.
+    Setup,
     /// Say how running agents are.
     Status {
         /// As JSON.
@@ -109,17 +95,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         return Err("a command takes no flag of the agent but --config".to_owned());
     }
     Ok(match command {
-        Subcommand::Join(join) => Command::Join {
-            code: join.code,
-            shares: shares(join.root, join.allow_write, join.share, join.share_rw)?,
-            no_start: join.no_start,
-            config: join.config.or(config),
-        },
-        Subcommand::Setup(setup) => Command::Setup {
-            shares: shares(setup.root, setup.allow_write, setup.share, setup.share_rw)?,
-            no_start: setup.no_start,
-            config: setup.config.or(config),
-        },
+        Subcommand::Join(join) => Command::Join { code: join.code, config: join.config.or(config) },
+        Subcommand::Setup(Setup {}) => Command::Setup,
         Subcommand::Status(status) => {
             Command::Status { json: status.json, config: status.config.or(config) }
         }
@@ -279,8 +256,9 @@ enum Subcommand {
     Rotate(Rotate),
 }
 
-/// Registers this machine with a proxy and writes the configuration; as root on a machine with
-/// systemd, starts the service, too.
+/// Registers this machine with a proxy and writes the configuration. For root, where the package for
+/// systemd is installed, also takes -r, --allow-write, --share, --share-rw and --no-start, or asks
+/// what to share, and starts the service.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "join", help_triggers("-h", "--help"))]
 struct Join {
@@ -288,60 +266,17 @@ struct Join {
     #[argh(positional)]
     code: Option<String>,
 
-    /// folder to serve as /
-    #[argh(option, short = 'r', arg_name = "dir")]
-    root: Option<PathBuf>,
-
-    /// let visitors change what is in the folder of -r
-    #[argh(switch)]
-    allow_write: bool,
-
-    /// folder to serve as /NAME/, NAME=PATH; may be repeated
-    #[argh(option, arg_name = "name=path")]
-    share: Vec<String>,
-
-    /// the same, and visitors may change what is in it; may be repeated
-    #[argh(option, arg_name = "name=path")]
-    share_rw: Vec<String>,
-
-    /// write the files and leave the service as it is
-    #[argh(switch)]
-    no_start: bool,
-
     /// configuration file to write (default /etc/spdy-agent/agent.conf for root, else the user's)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
 }
 
-/// Gives the service of systemd what the configuration needs, after shares were added or changed
-/// there, and starts it anew. For root.
+/// For root, where the package for systemd is installed: gives the service what the configuration
+/// needs and starts it anew. Shares are added by -r DIR [--allow-write], --share NAME=PATH and
+/// --share-rw NAME=PATH; --no-start only writes.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "setup", help_triggers("-h", "--help"))]
-struct Setup {
-    /// folder to serve as / from now on
-    #[argh(option, short = 'r', arg_name = "dir")]
-    root: Option<PathBuf>,
-
-    /// let visitors change what is in the folder of -r
-    #[argh(switch)]
-    allow_write: bool,
-
-    /// folder to serve as /NAME/ besides, NAME=PATH; may be repeated
-    #[argh(option, arg_name = "name=path")]
-    share: Vec<String>,
-
-    /// the same, and visitors may change what is in it; may be repeated
-    #[argh(option, arg_name = "name=path")]
-    share_rw: Vec<String>,
-
-    /// write the files and leave the service as it is
-    #[argh(switch)]
-    no_start: bool,
-
-    /// configuration file (default /etc/spdy-agent/agent.conf)
-    #[argh(option, arg_name = "file")]
-    config: Option<PathBuf>,
-}
+struct Setup {}
 
 /// Says how the running agents of this machine are.
 #[derive(FromArgs)]
@@ -372,26 +307,6 @@ struct Rotate {
     /// configuration file (default /etc/spdy-agent/agent.conf, else the user's)
     #[argh(option, arg_name = "file")]
     config: Option<PathBuf>,
-}
-
-/// What is to be shared, with absolute paths.
-fn shares(
-    root: Option<PathBuf>,
-    allow_write: bool,
-    read: Vec<String>,
-    write: Vec<String>,
-) -> Result<Box<Options>, String> {
-    let read = read.into_iter().map(|share| (share, false));
-    let all = read.chain(write.into_iter().map(|share| (share, true)));
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| error.to_string());
-    let shares = all.map(|(share, writable)| {
-        let wrong = || format!("share {share} is not NAME=PATH");
-        let (name, path) = share.split_once('=').ok_or_else(wrong)?;
-        Ok((format!("{name}={}", absolute(Path::new(path))?.display()), writable))
-    });
-    let shares = shares.collect::<Result<_, String>>()?;
-    let root = root.map(|root| absolute(&root)).transpose()?;
-    Ok(Box::new(Options { root, allow_write, shares, ..Options::default() }))
 }
 
 /// The parser says what is wrong in its first line and how to get help in others.
@@ -498,7 +413,7 @@ mod tests {
     #[test]
     fn join_takes_a_code_or_none() {
         let with = |words: &[&str]| match parsed(words) {
-            Ok(Command::Join { code, config, .. }) => (code, config),
+            Ok(Command::Join { code, config }) => (code, config),
             other => panic!("{other:?}"),
         };
         assert_eq!(with(&["join"]), (None, None));

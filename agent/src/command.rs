@@ -85,12 +85,6 @@ pub fn rotate(config: Option<&Path>) -> Result<Answer, RotateError> {
     Ok(joined(std::iter::once(Answer { code: 0, text }).chain(told)))
 }
 
-/// Asks the agent that runs with a configuration; none if nobody answers.
-#[must_use]
-pub fn ask_one(question: &str, config: &Path) -> Option<Answer> {
-    ask_all(question, Some(config), STATUS_MAX).0.into_iter().next()
-}
-
 /// Asks the agent of a configuration, or all of them; and in a line each, who could not be asked.
 fn ask_all(
     question: &str,

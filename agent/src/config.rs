@@ -18,10 +18,7 @@ use rustix::process::{getegid, geteuid};
 use spdy_protocol::{digits::HEX_ANY_CASE, join::is_origin_name};
 
 use self::access::{card, token, token_path, trust};
-pub use self::{
-    access::Access,
-    rewrite::{with_joined, with_shares},
-};
+pub use self::{access::Access, rewrite::with_joined};
 use crate::{
     account,
     dial::Address,
@@ -566,8 +563,7 @@ fn user_path() -> Option<PathBuf> {
     home.map(|home| home.join("spdy-agent/agent.conf"))
 }
 
-/// The configuration of the service.
-pub const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
+const SYSTEM_FILE: &str = "/etc/spdy-agent/agent.conf";
 /// The original's port for agents.
 const DEFAULT_PROXY: &str = "localhost:1444";
 const SHARES_MAX: usize = 64;

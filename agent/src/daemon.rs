@@ -313,7 +313,6 @@ async fn answer(agent: &Agent, source: &Source, question: &str) -> Answer {
             let code = findings.iter().any(Finding::is_wrong).into();
             Answer { code, text: findings.iter().map(|finding| format!("{finding}\n")).collect() }
         }
-        "connected" => Answer { code: (!agent.is_connected()).into(), text: agent.line() + "\n" },
         "reload" => match reload(agent, source).await {
             Ok(()) => Answer { code: 0, text: "the running agent knows\n".to_owned() },
             Err(reason) => Answer { code: 1, text: format!("the running agent: {reason}\n") },

@@ -6,7 +6,7 @@
 
 use std::{
     fmt, fs,
-    io::{self, IsTerminal as _, Read as _, Write as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,7 +20,7 @@ use spdy_protocol::{
 };
 
 use crate::{
-    config::{self, ConfigError, Options},
+    config::{self, ConfigError},
     dial::{Address, DialError, Dialer, Timings},
     resolve::Resolver,
     supervise::SOFTWARE,
@@ -84,79 +84,26 @@ impl std::error::Error for JoinError {}
 /// # Errors
 /// [`JoinError::Input`].
 pub fn read_code() -> Result<String, JoinError> {
-    if io::stdin().is_terminal() {
+    let mut code = String::new();
+    let stdin = io::stdin().lock();
+    if stdin.is_terminal() {
         eprint!("join code: ");
     }
-    // Bounded: who pipes a film into join gets an error and not a full memory.
-    read_line(CODE_MAX).map_err(JoinError::Input)
-}
-
-/// Asks on the terminal which folder to share, if there is a terminal, `shares` names none, and the
-/// configuration shares nothing yet.
-///
-/// # Errors
-/// What was answered is no folder, or the configuration cannot be read.
-pub fn ask_for_share(shares: &mut Options, file: Option<&Path>) -> Result<(), JoinError> {
-    let path = file.map(Path::to_owned).or_else(config::path_to_write);
-    let text = path.as_deref().map_or(Ok(String::new()), existing)?;
-    let known = config::with_shares(&text, shares);
-    let serves = ["root ", "share", "forward "];
-    let is_there = known.lines().any(|line| serves.iter().any(|key| line.trim().starts_with(key)));
-    if is_there || !io::stdin().is_terminal() {
-        return Ok(());
+    // One line, bounded: who pipes a film into join gets an error and not a full memory.
+    let read = io::BufReader::new(stdin.take(CODE_MAX)).read_line(&mut code);
+    match read {
+        Ok(0) => Err(JoinError::Input(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Ok(code),
+        Err(error) => Err(JoinError::Input(error)),
     }
-    eprint!("folder to share, nothing for none yet: ");
-    let answer = read_line(CODE_MAX).map_err(JoinError::Input)?;
-    let folder = Path::new(answer.trim());
-    if folder != Path::new("") {
-        let absolute = std::path::absolute(folder);
-        shares.root = Some(absolute.map_err(|error| JoinError::Write(folder.to_owned(), error))?);
-    }
-    Ok(())
-}
-
-/// Reads a line of standard input and nothing of what comes behind it.
-fn read_line(max: u64) -> io::Result<String> {
-    let mut line = Vec::new();
-    for octet in io::stdin().lock().take(max).bytes() {
-        match octet? {
-            b'\n' => break,
-            octet => line.push(octet),
-        }
-    }
-    if line.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    String::from_utf8(line).map_err(io::Error::other)
-}
-
-/// Adds shares to a configuration.
-///
-/// # Errors
-/// [`JoinError`]; nothing was written then.
-pub fn add_shares(path: &Path, shares: &Options) -> Result<(), JoinError> {
-    if *shares == Options::default() {
-        return Ok(());
-    }
-    let folder = folder_of(path);
-    let text = config::with_shares(&existing(path)?, shares);
-    parse(path, &text, shares)?;
-    let mut draft = Draft::create(folder)?;
-    draft.write(&text)?;
-    draft.publish(path)
 }
 
 /// Registers this machine with the proxy that made the code and writes the configuration to
-/// `file`, or to the default place, with `shares` added. Safe to drop: nothing is written.
+/// `file`, or to the default place. Safe to drop: nothing is written.
 ///
 /// # Errors
 /// [`JoinError`]; nothing was written then.
-pub async fn join(
-    code: &str,
-    shares: &Options,
-    file: Option<&Path>,
-    timings: Timings,
-) -> Result<Joined, JoinError> {
+pub async fn join(code: &str, file: Option<&Path>, timings: Timings) -> Result<Joined, JoinError> {
     let code = JoinCode::parse(code.trim()).map_err(JoinError::Code)?;
     let addresses: Vec<_> = code.addresses.iter().filter_map(|text| Address::parse(text)).collect();
     if addresses.is_empty() || code.pins.is_empty() {
@@ -166,9 +113,13 @@ pub async fn join(
         let problem = "no place for a configuration: give --config FILE";
         JoinError::Config(ConfigError::Usage(problem.to_owned()))
     })?;
-    let text = config::with_shares(&existing(&path)?, shares);
-    let folder = folder_of(&path);
-    let known = parse(&path, &text, shares)?;
+    let text = existing(&path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let known = config::File::parse(&text, folder).map_err(|(line, problem)| {
+        let problem = format!("{}:{line}: {problem}", path.display());
+        JoinError::Config(ConfigError::Usage(problem))
+    })?;
     let instance = match known.instance {
         Some(instance) => instance,
         None => config::new_instance().map_err(JoinError::Config)?,
@@ -202,27 +153,6 @@ pub async fn join(
     config_file.publish(&path)?;
     _made.keep();
     Ok(Joined { address, name: code.origin, config: path })
-}
-
-/// Reads a configuration that is to be, and looks whether what it is to share is there.
-fn parse(path: &Path, text: &str, shares: &Options) -> Result<config::File, JoinError> {
-    let file = config::File::parse(text, folder_of(path)).map_err(|(line, problem)| {
-        let problem = format!("{}:{line}: {problem}", path.display());
-        JoinError::Config(ConfigError::Usage(problem))
-    })?;
-    config::shares(&Options::default(), &file.options, true).map_err(JoinError::Config)?;
-    let added = config::shares(&Options::default(), shares, true).map_err(JoinError::Config)?;
-    match added.iter().find(|share| !share.path.is_dir()) {
-        Some(share) => {
-            Err(JoinError::Write(share.path.clone(), io::ErrorKind::NotADirectory.into()))
-        }
-        None => Ok(file),
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 /// Tries the addresses one after the other; a refusal counts for all, they are one proxy.
@@ -286,7 +216,8 @@ impl Draft {
         renamed.map_err(|error| JoinError::Write(path.to_owned(), error))?;
         self.published = true;
         // Names of files that were just given outlive a power cut only with their folder.
-        let _ = fs::File::open(folder_of(path)).and_then(|file| file.sync_all());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let _ = fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|file| file.sync_all());
         Ok(())
     }
 }

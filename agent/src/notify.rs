@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 /// Sends lines of `KEY=value`. Who does not take them within a moment misses them.
 ///
@@ -40,9 +40,9 @@ pub fn notify(lines: &str) -> io::Result<()> {
 /// for (`Type=notify-reload`).
 #[must_use]
 pub fn reloading() -> String {
-    let now = clock_gettime(ClockId::Monotonic);
-    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
-    format!("RELOADING=1\nMONOTONIC_USEC={micros}")
+    // The kernel has this clock.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    format!("RELOADING=1\nMONOTONIC_USEC={}{:06}", now.as_secs(), now.subsec_micros())
 }
 
 /// How often to say `WATCHDOG=1`: half of the time after which systemd misses it. `None` where

@@ -3,7 +3,7 @@
 
 mod fixture;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use async_io::Timer;
 use fixture::{Folder, Proxy, established};
@@ -11,7 +11,7 @@ use futures_lite::future::{or, zip};
 use spdy_agent::{
     config::{File, Options, settle},
     dial::Timings,
-    join::{self, JoinError, Joined},
+    join::{JoinError, join},
     verify::{Trust, sha256},
 };
 use spdy_protocol::{handshake::Credentials, join::JoinCode};
@@ -23,10 +23,6 @@ fn code(proxy: &Proxy, addresses: &[String]) -> JoinCode {
         pins: vec![proxy.pin.0],
         secret: [9; 16],
     }
-}
-
-async fn join(code: &str, file: Option<&Path>, timings: Timings) -> Result<Joined, JoinError> {
-    join::join(code, &Options::default(), file, timings).await
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {

@@ -39,8 +39,9 @@ pub(crate) fn notify(lines: &str) -> io::Result<()> {
 /// for (`Type=notify-reload`).
 pub(crate) fn reloading() -> String {
     let now = clock_gettime(ClockId::Monotonic);
-    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
-    format!("RELOADING=1\nMONOTONIC_USEC={micros}")
+    // Positive, and less than a second.
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    format!("RELOADING=1\nMONOTONIC_USEC={seconds}{:06}", nanos / 1_000)
 }
 
 /// How often to say `WATCHDOG=1`: half of the time after which systemd misses it. `None` where

@@ -51,6 +51,12 @@ pub struct Builds {
 }
 
 impl Builds {
+    /// Programs of this machine, wherever they are.
+    #[must_use]
+    pub const fn at(proxy: PathBuf, agent: PathBuf) -> Self {
+        Self { proxy, agent, machine: None }
+    }
+
     /// The programs of the build that the running test belongs to. With `SPDY_MACHINE=NAME` in the
     /// environment the agent is that of [`Machine::named`].
     ///

@@ -7,10 +7,11 @@ use std::{
     fs, io,
     path::PathBuf,
     process::{Command, ExitStatus},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use crate::fixture::{Pipe, Program, TempRoot, output, wait_until};
+use crate::fixture::{PATIENCE, Pipe, Program, TempRoot, output, wait_until};
 
 /// What runs in it from the beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Machine {
     /// Why there can be none here.
     ///
     /// # Panics
-    /// When systemd does not come up in it.
+    /// When the system does not answer as Linux does.
     pub fn start(init: Init) -> Result<Self, String> {
         let folder = TempRoot::new();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/machine.sh");
@@ -72,10 +73,22 @@ impl Machine {
             machine.attempt("test ! -d /old", "").status.success()
         });
         if init == Init::Systemd {
-            let state = || machine.attempt("systemctl is-system-running --wait", "").output;
-            wait_until("systemd runs", || ["running\n", "degraded\n"].contains(&state().as_str()));
+            machine.wait_for_systemd()?;
         }
         Ok(machine)
+    }
+
+    fn wait_for_systemd(&self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let done = self.attempt("systemctl is-system-running --wait", "");
+            match done.output.trim() {
+                // Not all that this machine starts can run there.
+                "running" | "degraded" => return Ok(()),
+                _ if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+                state => return Err(format!("systemd does not come up: {state}{}", done.errors)),
+            }
+        }
     }
 
     /// Runs commands of the shell as root and returns what they print.

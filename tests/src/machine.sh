@@ -1,3 +1,4 @@
+#!/bin/sh
 # Makes a machine of this one for tests/src/machine.rs: sh machine.sh FOLDER INIT, in a mount
 # namespace of its own. FOLDER is a mount point; INIT is systemd, or none: then nothing runs there.
 # Everything that is written stays in memory. Prints `ready`, and what fails before that.
@@ -58,5 +59,5 @@ case $init in
     *) set -- tail -f /dev/null ;;
 esac
 # systemd counts on mounts being shared, and gives services their credentials by them.
-exec chroot . sh -c 'umount -l /old && rmdir /old && mount --make-rshared / && exec "$@"' sh "$@" \
-    <dev/null >dev/null 2>&1
+exec chroot . sh -c 'umount -l /old && rmdir /old && mount --make-rshared / &&
+    exec "$@" </dev/null >/dev/null 2>&1' sh "$@"

@@ -205,7 +205,7 @@ fn returns(crowd: &Crowd) {
 #[test]
 fn two_hundred_agents_come_back_in_good_order() {
     let built = |name| target_dir().join("debug/examples").join(name);
-    let builds = Builds { proxy: built("scaled-proxy"), agent: built("scaled-agent") };
+    let builds = Builds::at(built("scaled-proxy"), built("scaled-agent"));
     returns(&Crowd { agents: 200, programs: 5, scale: 8, builds });
 }
 

@@ -1,10 +1,10 @@
-//! The text of a configuration with something added, for `join` and `setup`.
+//! The text of a configuration with a proxy added, for `join`.
 //!
 //! What a line means is [`super`]'s; lines that are not replaced stay as they were, comments too.
 
 use spdy_protocol::digits::HEX;
 
-use super::{Options, section, split};
+use super::{section, split};
 use crate::verify::Pin;
 
 /// The text of a file with a proxy joined: `name`, `instance` and the proxy's section are set, all
@@ -44,40 +44,6 @@ pub fn with_joined(
     text
 }
 
-/// The text of a file with the shares of `added` in it; others of the same names are replaced, all
-/// else stays as it was.
-#[must_use]
-pub fn with_shares(text: &str, added: &Options) -> String {
-    let mut top = String::new();
-    if let Some(root) = &added.root {
-        top.push_str(&format!("root {}\n", root.display()));
-    }
-    if added.allow_write {
-        top.push_str("allow-write\n");
-    }
-    for (share, writable) in &added.shares {
-        let key = if *writable { "share-rw" } else { "share" };
-        top.push_str(&format!("{key} {share}\n"));
-    }
-    let name_of = |share: &str| share.split('=').next().map(|name| name.trim().to_owned());
-    let names: Vec<_> = added.shares.iter().map(|(share, _)| name_of(share)).collect();
-    let mut in_section = false;
-    for line in text.lines() {
-        let (key, value) = split(line.trim());
-        in_section |= section(line.trim()).is_some();
-        let is_replaced = match key {
-            "root" | "allow-write" => added.root.is_some(),
-            "share" | "share-rw" => names.contains(&name_of(value)),
-            _ => false,
-        };
-        if in_section || !is_replaced {
-            top.push_str(line);
-            top.push('\n');
-        }
-    }
-    top
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -108,24 +74,5 @@ mod tests {
         assert_eq!(addresses, ["b:2", "a:1"]);
         assert_eq!(file.sections[0].1.pins.len(), 2);
         assert_eq!(file.sections[1].1.token_file.as_deref(), Some(Path::new("/etc/x/t3")));
-    }
-
-    #[test]
-    fn shares_are_added_and_replaced_by_name() {
-        let text =
-            "# mine\nroot /old\nallow-write\nshare a=/a\nshare-rw b = /b\n[proxy a:1]\npin x\n";
-        let shares = vec![("b=/c".to_owned(), false), ("d=/d e".to_owned(), true)];
-        let added = Options { shares, ..Options::default() };
-        let file = parse(&with_shares(text, &added)).unwrap();
-        let mut shares = file.options.shares;
-        shares.sort();
-        let wanted = [("a=/a", false), ("b=/c", false), ("d=/d e", true)];
-        assert_eq!(shares, wanted.map(|(share, writable)| (share.to_owned(), writable)));
-        assert!(file.options.allow_write && file.sections.len() == 1);
-        let added = Options { root: Some("/new".into()), ..Options::default() };
-        let file = parse(&with_shares(text, &added)).unwrap();
-        assert_eq!(file.options.root.as_deref(), Some(Path::new("/new")));
-        assert!(!file.options.allow_write);
-        assert_eq!(with_shares(text, &Options::default()), text);
     }
 }

@@ -62,8 +62,8 @@ fn an_idle_agent_needs_little() {
 #[test]
 #[ignore = "wants the proxy as shipped"]
 fn the_proxy_without_libc_serves() {
-    let Some(builds) = builds(X86_64) else { return };
-    let builds = Builds { proxy: builds.agent.with_file_name("spdy-proxy"), ..builds };
+    let Some(mut builds) = builds(X86_64) else { return };
+    builds.proxy = builds.agent.with_file_name("spdy-proxy");
     let root = TempRoot::new();
     let film = root.random_file("film", 8 << 20, 1);
     let pair = pair(&builds, &root);

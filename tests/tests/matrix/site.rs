@@ -52,7 +52,7 @@ impl Pace {
     fn builds(self) -> Builds {
         let built = |name| target_dir().join("debug/examples").join(name);
         match self {
-            Self::Scaled => Builds { proxy: built("scaled-proxy"), agent: built("scaled-agent") },
+            Self::Scaled => Builds::at(built("scaled-proxy"), built("scaled-agent")),
             Self::Full => Builds::beside(),
         }
     }

@@ -55,6 +55,33 @@ fn check(program: &str, target: &str, is_deb: bool, found: &BTreeMap<String, (u3
     }
 }
 
+/// Looks at the scripts of a package, as they are in it.
+fn check_scripts(control: &TempRoot, architecture: &str) {
+    let scripts = ["preinst", "postinst", "prerm", "postrm"].map(|name| control.join(name));
+    // A case or a loop that was filled in may have one word only.
+    let mut shellcheck = Command::new("shellcheck");
+    finished(shellcheck.args(["-s", "sh", "-e", "SC2043,SC2194,SC2195"]).args(&scripts), "");
+    for (processor, is_taken) in [("armv5tel", false), ("armv6l", false), ("armv7l", true)] {
+        let folder = TempRoot::new();
+        let uname = folder.join("uname");
+        fs::write(&uname, format!("#!/bin/sh\necho {processor}\n")).unwrap();
+        finished(Command::new("chmod").arg("755").arg(&uname), "");
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+        let done = output(Command::new("sh").arg(&scripts[0]).arg("install").env("PATH", path), "");
+        assert_eq!(done.status.success(), is_taken || architecture != "armhf", "{processor}");
+    }
+}
+
+#[test]
+fn scripts_are_without_fault() {
+    let files = ["systemd/package", "scripts/packages", "tests/src/machine.sh"];
+    let mut shellcheck = Command::new("shellcheck");
+    finished(shellcheck.current_dir(workspace()).args(files), "");
+    let completion = "systemd/completions/spdy.bash";
+    let mut shellcheck = Command::new("shellcheck");
+    finished(shellcheck.current_dir(workspace()).args(["-s", "bash", completion]), "");
+}
+
 #[test]
 fn every_package_holds_its_program_and_what_belongs_to_it() {
     let mut seen = 0;
@@ -84,6 +111,7 @@ fn every_package_holds_its_program_and_what_belongs_to_it() {
             let kept = fs::read_to_string(control.join("conffiles")).unwrap_or_default();
             let conf = if program == "spdy-proxy" { "/etc/spdy-proxy/proxy.conf" } else { "" };
             assert_eq!(kept.trim(), conf);
+            check_scripts(&control, deb);
             let sums = control.join("md5sums");
             let mut md5sum = Command::new("md5sum");
             finished(md5sum.args(["--quiet", "-c"]).arg(sums).current_dir(folder.path()), "");
@@ -134,9 +162,13 @@ fn what_is_linked_into_a_program_is_told_with_its_licences() {
             if component["purl"].as_str().unwrap().starts_with("pkg:cargo/spdy-") {
                 continue;
             }
-            let is_named = text.contains(&format!("\n== {name}-{version}, "))
-                || text.contains(&format!("\n== {name}"));
-            assert!(is_named || name == "std", "{program}: {name} {version} has no licence");
+            let heads = match name {
+                "std" => ["\n== standard library of Rust: ".to_owned(), String::new()],
+                "musl" => ["\n== musl\n".to_owned(), String::new()],
+                _ => [", ", ": "].map(|end| format!("\n== {name}-{version}{end}")),
+            };
+            let is_told = heads.iter().any(|head| !head.is_empty() && text.contains(head));
+            assert!(is_told, "{program}: {name} {version} has no licence");
             crates += 1;
         }
         assert!(crates > 30 && text.contains("WITHOUT WARRANTY OF ANY KIND"), "{crates}");

@@ -3,6 +3,7 @@
 //!
 //! They are made of what cross/build has put into dist/. Machines are those of
 //! [`spdy_tests::machine`]; where there can be none, a test says why and passes.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
 mod completions;
 mod contents;

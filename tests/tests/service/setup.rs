@@ -6,22 +6,22 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Duration,
 };
 
 use rustix::process::geteuid;
-use spdy_agent::service::Service;
 use spdy_tests::{
     fixture::{Proxy, TempRoot, binary},
     http::Request,
 };
+
+use crate::workspace;
 
 /// Ids of the service in all tests here.
 const SERVICE: (u32, u32) = (4_242, 4_343);
 
 /// The files of a machine below a folder, with a `systemctl` that only notes; none, with the reason
 /// printed, where files cannot be given to others.
-fn files(version: u32) -> Option<(TempRoot, Service)> {
+fn files(version: u32) -> Option<TempRoot> {
     if !geteuid().is_root() {
         println!("not tested: only root can give files to others");
         return None;
@@ -31,14 +31,28 @@ fn files(version: u32) -> Option<(TempRoot, Service)> {
     let (user, group) = SERVICE;
     let passwd = format!("root:x:0:0::/:\nspdy-agent:x:{user}:{group}::/:\nbob:x:2001:2001::/:\n");
     root.write("etc/passwd", passwd.as_bytes());
-    root.write("etc/group", b"media:x:2000:\n");
+    let groups = format!("media:x:2000:\nspdy-agent:x:{group}:\n");
+    root.write("etc/group", groups.as_bytes());
     fs::create_dir_all(root.join("run/systemd/system")).unwrap();
     let calls = root.join("calls");
-    let script = format!("#!/bin/sh\necho \"$*\" >>{}\necho systemd {version}\n", calls.display());
-    let path = root.write("bin/systemctl", script.as_bytes());
+    let calls = calls.display();
+    program(&root, "systemctl", &format!("echo \"$*\" >>{calls}\necho systemd {version}"));
+    Some(root)
+}
+
+fn program(root: &TempRoot, name: &str, script: &str) {
+    let path = root.write(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n").as_bytes());
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    let service = Service::find(root.path()).unwrap();
-    Some((root, service))
+}
+
+/// Runs the package's program: its exit code, and what it said.
+fn set_up(root: &TempRoot, words: &[&str]) -> (Option<i32>, String) {
+    let paths = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(workspace().join("systemd/spdy-agent-setup"));
+    command.args(words).env("PREFIX", root.path()).env("PATH", paths).env("PATIENCE", "1");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
 }
 
 /// Makes a folder of the machine with a file in it.
@@ -50,21 +64,22 @@ fn folder(root: &TempRoot, name: &str, mode: u32, owner: (u32, u32)) {
 }
 
 /// Writes a configuration and returns the drop-in, without its head and with the machine's folder
-/// taken away, and the advice.
-fn prepared(root: &TempRoot, service: &Service, lines: &str) -> (Vec<String>, Vec<String>) {
-    let config = root.write("etc/spdy-agent/agent.conf", lines.as_bytes());
-    let advice = service.prepare(&config).unwrap();
+/// taken away, and the notes.
+fn prepared(root: &TempRoot, lines: &str) -> (Vec<String>, Vec<String>) {
+    root.write("etc/spdy-agent/agent.conf", lines.as_bytes());
+    let (code, said) = set_up(root, &["setup", "--no-start"]);
+    assert_eq!(code, Some(0), "{said}");
     let text = root.join("etc/systemd/system/spdy-agent.service.d/shares.conf");
     let text = fs::read_to_string(text).unwrap();
     let own = root.path().to_str().unwrap();
     let plain = |line: &str| line.replace(own, "");
     let lines = text.lines().map(plain).filter(|line| !line.starts_with(['#', '[']));
-    (lines.collect(), advice.iter().map(|line| plain(line)).collect())
+    (lines.collect(), said.lines().map(plain).collect())
 }
 
 #[test]
 fn each_share_gets_the_least_that_lets_the_service_read_it() {
-    let Some((root, service)) = files(241) else { return };
+    let Some(root) = files(241) else { return };
     folder(&root, "open", 0o755, (0, 0));
     folder(&root, "inbox", 0o777, (0, 0));
     folder(&root, "of media", 0o750, (0, 2_000));
@@ -80,7 +95,7 @@ fn each_share_gets_the_least_that_lets_the_service_read_it() {
     let own = root.path().to_str().unwrap();
     let case = |lines: &[&str]| {
         let lines: String = lines.iter().map(|line| line.replace('@', own) + "\n").collect();
-        prepared(&root, &service, &format!("insecure\n{lines}"))
+        prepared(&root, &format!("insecure\n{lines}"))
     };
     let none: &[&str] = &[];
     for (lines, drop_in, advice) in [
@@ -90,14 +105,18 @@ fn each_share_gets_the_least_that_lets_the_service_read_it() {
         (&["root @/of media"], &["SupplementaryGroups=2000"], none),
         (&["root @/of shadow"], none, &["setfacl -R -m u:spdy-agent:rX,d:u:spdy-agent:rX '"]),
         (&["share a=@/bob", "share b=@/bob's second"], &["User=2001"], none),
-        (&["share a=@/bob", "share e=@/eve"], &["User=2001"], &["/eve cannot be read by"]),
+        (
+            &["share a=@/bob", "share e=@/eve"],
+            &["User=2001"],
+            &["/eve cannot be used by the service -> setfacl -R -m u:2001:rX,"],
+        ),
         (
             &["root @/closed/100%: in"],
             &[r"TemporaryFileSystem=/closed:ro", r"BindReadOnlyPaths=-/closed/100%%\:\ in"],
             none,
         ),
         (&["root @/mixed"], none, &["/mixed can be read, but not all in it, for one \"secret\""]),
-        (&["root @/later"], none, &["/later: No such file"]),
+        (&["root @/later"], none, &["/later is not there; once it is: spdy-agent setup"]),
         (&["root @/open", "follow-into @/of media"], &["SupplementaryGroups=2000"], none),
         // Uploads of bob's are those of a service that runs as bob.
         (
@@ -118,13 +137,13 @@ fn each_share_gets_the_least_that_lets_the_service_read_it() {
 #[test]
 fn files_are_the_services_and_nobody_elses() {
     for (version, token_owner) in [(241, (SERVICE.0, 0)), (252, (0, 0)), (253, (0, 0))] {
-        let Some((root, service)) = files(version) else { return };
+        let Some(root) = files(version) else { return };
         folder(&root, "open", 0o755, (0, 0));
         let token = root.write("etc/spdy-agent/proxy.token", b"secret");
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
         let root_line = format!("root {}\n", root.join("open").display());
         let lines = root_line + "[proxy a:1]\ninsecure\ntoken-file proxy.token\n";
-        let (drop_in, advice) = prepared(&root, &service, &lines);
+        let (drop_in, advice) = prepared(&root, &lines);
         assert!(advice.is_empty());
         let credential = "LoadCredential=proxy.token:/etc/spdy-agent/proxy.token";
         let wanted: &[&str] = match version {
@@ -148,27 +167,71 @@ fn files_are_the_services_and_nobody_elses() {
 
 #[test]
 fn service_that_cannot_connect_is_an_error() {
-    let Some((root, service)) = files(252) else { return };
-    let config = root.write("etc/spdy-agent/agent.conf", b"");
-    let patience = Duration::from_millis(50);
-    assert!(service.start(&config, patience).unwrap_err().contains("does not answer"));
+    let Some(root) = files(252) else { return };
+    folder(&root, "open", 0o755, (0, 0));
+    let line = format!("root {}\n", root.join("open").display());
+    root.write("etc/spdy-agent/agent.conf", line.as_bytes());
+    program(&root, "spdy-agent", "echo 'proxy a:1: away for 3 s'\nexit 1");
+    let (code, said) = set_up(&root, &["setup"]);
+    assert!(code == Some(1) && said.contains("not connected: proxy a:1: away"), "{said}");
     let calls = fs::read_to_string(root.join("calls")).unwrap();
     let unit = "spdy-agent.service";
-    let wanted = format!("--version\ndaemon-reload\nenable {unit}\nrestart {unit}\n");
-    assert_eq!(calls, wanted);
-    root.write("bin/systemctl", b"#!/bin/sh\nexit 1\n");
-    let refused = service.start(&config, patience).unwrap_err();
-    assert!(refused.contains("systemctl daemon-reload failed"), "{refused}");
+    assert_eq!(calls, format!("--version\ndaemon-reload\nenable {unit}\nrestart {unit}\n"));
+    program(&root, "systemctl", "exit 1");
+    let (code, said) = set_up(&root, &["setup"]);
+    assert!(code == Some(1) && said.contains("systemctl daemon-reload failed"), "{said}");
+    // Where systemd does not run, as in an image that is being made, all is written.
+    fs::remove_dir(root.join("run/systemd/system")).unwrap();
+    assert_eq!(set_up(&root, &["setup"]).0, Some(0));
+    root.write("etc/passwd", b"root:x:0:0::/:\n");
+    assert_eq!(set_up(&root, &["setup"]).0, Some(1));
 }
 
 #[test]
-fn there_is_no_service_without_systemd_or_the_package() {
-    let Some((root, _)) = files(252) else { return };
-    root.write("etc/passwd", b"root:x:0:0::/:\n");
-    assert!(Service::find(root.path()).is_none());
-    let Some((root, _)) = files(252) else { return };
-    fs::remove_dir(root.join("run/systemd/system")).unwrap();
-    assert!(Service::find(root.path()).is_none());
+fn shares_of_the_command_line_take_the_place_of_those_of_their_name() {
+    let Some(root) = files(252) else { return };
+    let own = root.path().to_str().unwrap();
+    for name in ["a", "b c", "d"] {
+        folder(&root, name, 0o755, (0, 0));
+    }
+    let before = "# mine\nroot /old\nallow-write\nshare a=/a\n share-rw b.b = /b\nshare bxb=/x\n\
+                  [proxy a:1]\ninsecure\n";
+    for (words, after) in [
+        (
+            &["--share", "b.b=@/b c", "--share-rw=d=@/d"][..],
+            "share b.b=@/b c\nshare-rw d=@/d\n# mine\nroot /old\nallow-write\nshare a=/a\n\
+             share bxb=/x\n[proxy a:1]\ninsecure\n",
+        ),
+        (
+            &["-r", "@/a", "--allow-write"],
+            "root @/a\nallow-write\n# mine\nshare a=/a\n share-rw b.b = /b\nshare bxb=/x\n\
+             [proxy a:1]\ninsecure\n",
+        ),
+        (&[], before),
+    ] {
+        root.write("etc/spdy-agent/agent.conf", before.as_bytes());
+        let mut all = vec!["setup".to_owned(), "--no-start".to_owned()];
+        all.extend(words.iter().map(|word| word.replace('@', own)));
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        let (code, said) = set_up(&root, &all);
+        assert_eq!(code, Some(0), "{said}");
+        let text = fs::read_to_string(root.join("etc/spdy-agent/agent.conf")).unwrap();
+        assert_eq!(text, after.replace('@', own));
+    }
+    for (words, code) in [
+        (&["--share", "a"][..], 64),
+        (&["--share", ".a=/"], 64),
+        (&["--share", "a/b=/"], 64),
+        (&["--share"], 64),
+        (&["--allow-write"], 64),
+        (&["--nonsense"], 64),
+        (&["code"], 64),
+        (&["-r", "/nowhere"], 1),
+    ] {
+        let (found, said) = set_up(&root, &[&["setup"], words].concat());
+        assert_eq!(found, Some(code), "{words:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{words:?}: {said}");
+    }
 }
 
 /// A machine with users and the package in namespaces of its own, which runs commands.
@@ -184,7 +247,7 @@ impl Machine {
     fn start() -> Option<Self> {
         let enter =
             ["-m", "-p", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"];
-        let mount = ["mount", "-t", "tmpfs", "tmpfs", "/home"];
+        let mount = ["mount", "-t", "overlay", "-o", "lowerdir=/tmp:/usr/lib", "overlay", "/mnt"];
         let probe = Command::new("unshare").args(enter).args(mount).output().unwrap();
         if !probe.status.success() {
             let said = String::from_utf8_lossy(&probe.stderr);
@@ -197,6 +260,7 @@ impl Machine {
             .args(enter)
             .args(["/bin/sh", "-euc", MACHINE, "machine"])
             .args([folder.path(), &binary("spdy-agent"), &here.join("systemctl")])
+            .arg(workspace().join("systemd/spdy-agent-setup"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -251,6 +315,9 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system /run/bin
 cp "$2" /run/bin/spdy-agent
 cp "$3" /run/bin/systemctl
+mkdir -p "$1/lib/spdy-agent"
+cp "$4" "$1/lib/spdy-agent/setup"
+mount -t overlay -o "lowerdir=$1/lib:/usr/lib" overlay /usr/lib
 mount -t tmpfs -o mode=755 tmpfs /home
 mount -t tmpfs -o mode=755 tmpfs /srv
 PATH=/run/bin:$PATH
@@ -331,7 +398,8 @@ fn join_writes_and_does_not_start_what_it_was_told_not_to() {
     // Nothing is spent on a typo.
     let (exit, said) = machine.run(&format!("spdy-agent join {code} -r /srv/nowhere --no-start"));
     assert_eq!(exit, 1, "{said}");
-    machine.do_(&format!("spdy-agent join {code} -r /srv --no-start"));
+    let said = machine.do_(&format!("spdy-agent join {code} -r /srv --no-start"));
+    assert!(!said.contains("start with"), "{said}");
     assert_eq!(machine.do_("cat /run/calls"), "--version\n");
     let config = machine.do_("cat /etc/spdy-agent/agent.conf");
     assert!(config.starts_with("root /srv\n"), "{config}");
