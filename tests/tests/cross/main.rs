@@ -19,8 +19,7 @@ const ARMV7: &str = "armv7-unknown-linux-musleabihf";
 const I686: &str = "i686-unknown-linux-musl";
 const X86_64: &str = "x86_64-unknown-linux-musl";
 
-/// The targets that this stage builds: the two with a budget, one without 64-bit atomics, and the
-/// two that run here.
+/// Those looked at: the two with a budget, one without 64-bit atomics, and the two that run here.
 const TARGETS: [&str; 5] = [AARCH64, ARMV7, "armv5te-unknown-linux-musleabi", I686, X86_64];
 
 /// An agent that was built for a target.
