@@ -237,8 +237,11 @@ fn every_test_file_belongs_to_a_stage() {
 #[test]
 fn stages_are_known_to_the_script_that_runs_them() {
     let script = read("scripts/test");
-    let all = script.lines().find_map(|line| line.strip_prefix("all=(")?.strip_suffix(')'));
-    let all: BTreeSet<_> = all.unwrap().split_whitespace().chain(["long"]).collect();
+    let list = |prefix| {
+        let list = script.lines().find_map(|line| line.strip_prefix(prefix)?.strip_suffix(')'));
+        list.unwrap().split_whitespace()
+    };
+    let all: BTreeSet<_> = list("all=(").chain(list("by_name=(")).collect();
     for line in read("scripts/stages").lines().filter(|line| !line.starts_with('#')) {
         if let Some(stage) = line.split_whitespace().next() {
             assert!(all.contains(stage), "{line}");

@@ -30,8 +30,11 @@ fn shown(to: SocketAddr) -> Vec<u8> {
 }
 
 fn install(state: &std::path::Path, name: &str, key: &str, certificate: &str) {
-    fs::write(state.join(format!("{name}cert.pem")), certificate).unwrap();
-    fs::write(state.join(format!("{name}key.pem")), key).unwrap();
+    // Each whole or not at all: they may be read at any time.
+    for (kind, text) in [("cert", certificate), ("key", key)] {
+        fs::write(state.join("new"), text).unwrap();
+        fs::rename(state.join("new"), state.join(format!("{name}{kind}.pem"))).unwrap();
+    }
 }
 
 #[test]
