@@ -38,6 +38,9 @@ fn files(program: &str, is_deb: bool) -> Vec<(String, u32)> {
     }
     let mut files: Vec<_> = files.into_iter().map(|file| (file, 0o644)).collect();
     files.push((format!("usr/bin/{program}"), 0o755));
+    if program == "spdy-agent" {
+        files.push(("usr/lib/spdy-agent/setup".to_owned(), 0o755));
+    }
     files.sort();
     files
 }
