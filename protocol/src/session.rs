@@ -8,29 +8,25 @@
 //!
 //! The proxy is [`Side::Client`] although it accepted the TCP connection: a side is a SPDY role.
 //!
-//! It is one thing, a session's commands and queries; what arrives is in `receive`, what leaves in
-//! `transmit`, who may send DATA in `turns`, and each state of its own has a file (`output`,
-//! `liveness`, `flood`, `table`).
+//! Here are a session's commands; what is asked of it is in `queries`, what arrives in `receive`, what
+//! leaves in `transmit`, who may send DATA in `turns`, how it ends in `ending`, and each state of its
+//! own has a file (`output`, `liveness`, `flood`, `table`).
 
 mod active;
 mod config;
 mod credit;
+mod ending;
 mod flood;
 mod liveness;
 mod output;
+mod queries;
 mod receive;
 mod table;
 mod transmit;
 mod turns;
 mod waits;
 
-use std::{
-    collections::VecDeque,
-    fmt, io,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, fmt, io, sync::Arc, task::Poll, time::Instant};
 
 use heapless::Deque;
 
@@ -44,12 +40,12 @@ pub use self::{
 };
 use crate::{
     budget::Account,
-    error::{Error, StreamError, StreamFault},
+    error::{Error, StreamError},
     frame::{self, Reason, Status, StreamId},
     headers::{Decoder, Encoder, Headers},
     limits::{
-        CHEAP_FRAMES, CONTROL_FRAME, FOREIGN_HEADER_BLOCK, INITIAL_WINDOW, OUTPUT, PING_ANSWERS,
-        RECENT_IDS, SESSION_WINDOW, STREAM_WINDOW_HEAD_START, STREAMS, TUNNEL_BUDGET,
+        FOREIGN_HEADER_BLOCK, INITIAL_WINDOW, PING_ANSWERS, RECENT_IDS, SESSION_WINDOW,
+        STREAM_WINDOW_HEAD_START, STREAMS,
     },
     schedule::Schedule,
     stream::StreamState,
@@ -204,8 +200,6 @@ impl Session {
             config,
         }
     }
-
-    // Commands.
 
     /// Opens a stream with this list (see [`crate::head`]); `fin`: no body follows.
     ///
@@ -421,138 +415,6 @@ impl Session {
         self.end((!by_agreement).then_some(Error::Transport(kind)));
     }
 
-    // Queries.
-
-    /// Whether [`Session::poll_transmit`] has something for the transport.
-    #[must_use]
-    pub fn wants_transmit(&self) -> bool {
-        !self.output.is_empty()
-            || self.greeting
-            || self.goaway.is_some()
-            || !self.ping_answers.is_empty()
-            || !self.resets.is_empty()
-            || !self.credit_due.is_empty()
-            || self.liveness.is_due()
-    }
-
-    /// Why the session ended, where it did so other than by agreement.
-    #[must_use]
-    pub const fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
-    }
-
-    /// Whether the session has ended; what [`Session::poll_transmit`] still has may be sent.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.phase == Phase::Closed
-    }
-
-    /// Whether streams can be opened.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open && self.next_id != 0
-    }
-
-    /// How the peer behaves, as far as it has shown.
-    #[must_use]
-    pub const fn profile(&self) -> Profile {
-        self.profile
-    }
-
-    /// What was counted.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        let mut waits = self.waits;
-        for (_, stream) in self.table.iter() {
-            waits.end(&mut stream.waiting.clone(), self.clock, self.liveness.round_trip());
-        }
-        Counters {
-            waited_window: waits.window,
-            waited_reader: waits.reader,
-            waited_output: waits.output,
-            streams_now: self.table.len(),
-            budget_used: self.account.used(),
-            round_trip: self.liveness.round_trip(),
-            ..self.counters
-        }
-    }
-
-    /// Streams whose whole request went out at least `age` ago and that have no reply, while the
-    /// peer moved no other either: it is alive, and does nothing.
-    #[must_use]
-    pub fn neglected(&self, age: Duration, now: Instant) -> usize {
-        let is_old = |since: Instant| now.saturating_duration_since(since) >= age;
-        let owed = |stream: &active::Stream| {
-            stream.state == StreamState::AwaitingReply { fin: true } && is_old(stream.opened)
-        };
-        if !is_old(self.moved) {
-            return 0;
-        }
-        self.table.iter().filter(|(_, stream)| owed(stream)).count()
-    }
-
-    /// Why a stream failed, if it did.
-    #[must_use]
-    pub fn failure(&self, key: Key) -> Option<StreamError> {
-        self.table.get(key).map_or(Some(StreamError::State), |stream| stream.failure)
-    }
-
-    /// Octets that wait for the transport.
-    #[must_use]
-    pub fn output_len(&self) -> usize {
-        self.output.waiting().len()
-    }
-
-    /// Whether DATA and heads find no room until the transport took something.
-    #[must_use]
-    pub fn is_output_full(&self) -> bool {
-        self.output.data_room() < Self::SLIVER
-    }
-
-    /// Credit of a stream, or of the session for `None`, in octets: what we may send, and what the
-    /// peer may send. Below zero after an overrun or a lowered initial window.
-    #[must_use]
-    pub fn windows(&self, key: Option<Key>) -> Option<(i64, i64)> {
-        match key {
-            None => Some((self.send_window.value(), self.received.window.value())),
-            Some(key) => {
-                let stream = self.table.get(key)?;
-                Some((stream.send_window.value(), stream.receive_window.value()))
-            }
-        }
-    }
-
-    /// Checks what must hold between any two calls; for tests and fuzzing.
-    ///
-    /// # Errors
-    /// The statement that does not hold.
-    pub fn audit(&self) -> Result<(), &'static str> {
-        let charged: usize = self.table.iter().map(|(_, stream)| stream.charged).sum();
-        let under = self.table.iter().any(|(_, stream)| stream.holds() > stream.charged);
-        let idle_holds = self.table.is_empty() && !self.schedule.is_empty();
-        let turns: usize = self.table.iter().map(|(_, stream)| stream.turn).sum();
-        for (broken, statement) in [
-            (charged != self.account.used(), "the account is the sum of the charges"),
-            (charged > TUNNEL_BUDGET, "charges stay within the tunnel's budget"),
-            (under, "a stream charges what it holds"),
-            (self.table.len() > STREAMS, "the table is bounded"),
-            (self.opened.len() > STREAMS, "unaccepted streams are bounded"),
-            (idle_holds, "nobody waits without a stream"),
-            (self.promised > turns, "promised room is what streams were promised"),
-            (self.output.waiting().len() > OUTPUT_MAX, "the output is bounded"),
-            (self.resets.len() > RESETS_MAX, "resets that wait are bounded"),
-            (self.credit_due.len() > STREAMS, "credit that waits is bounded"),
-            (self.events.len() > EVENTS_MAX, "events that wait are bounded"),
-        ] {
-            if broken {
-                return Err(statement);
-            }
-        }
-        Ok(())
-    }
-
-    // Private.
-
     fn trace(&self, direction: Direction, frame: fmt::Arguments<'_>) {
         if let Some(trace) = &self.config.trace {
             trace.show(direction, frame);
@@ -603,107 +465,7 @@ impl Session {
         self.counters.resets_sent += 1;
         self.resets.push_back((stream, status));
     }
-
-    /// Ends a stream without a frame; its writer learns why, and its reader once it has what had
-    /// arrived (npm's spdy-transport now and then resets a stream between its data and its FIN).
-    /// What we end ourselves is forgotten at once. One that was never accepted
-    /// has neither, and goes at once.
-    fn fail(&mut self, key: Key, error: StreamError) {
-        let Some(stream) = self.table.get_mut(key) else { return };
-        if let Some(at) = self.opened.iter().position(|opened| *opened == key) {
-            self.opened.remove(at);
-            stream.released = true;
-        }
-        if stream.failure.is_none() {
-            stream.complete = !stream.state.can_receive();
-            stream.failure = Some(error);
-        }
-        self.waits.end(&mut stream.waiting, self.clock, self.liveness.round_trip());
-        stream.state.on_reset();
-        if matches!(error, StreamError::State | StreamError::Stalled) {
-            stream.inbox.clear();
-            stream.unread_since = None;
-        }
-        self.notify_readable(key);
-        self.notify_writable(key);
-        self.settle(key);
-    }
-
-    /// After a stream may have closed: charge, memory of its id, slot.
-    fn settle(&mut self, key: Key) {
-        self.see_to_charge(key);
-        let Some(stream) = self.table.get_mut(key) else { return };
-        if stream.state != StreamState::Closed {
-            return;
-        }
-        let (released, charged) = (stream.released, stream.charged);
-        self.schedule.leave(key);
-        self.forfeit(key);
-        self.give_turns();
-        if released {
-            self.account.release(charged);
-            self.table.remove(key);
-            self.remember(key.id);
-            self.wake_opener();
-            self.check_drained();
-        }
-    }
-
-    fn remember(&mut self, id: StreamId) {
-        if self.recent.is_full() {
-            self.recent.pop_front();
-        }
-        let pushed = self.recent.push_back(id);
-        debug_assert!(pushed.is_ok(), "room was made above");
-    }
-
-    /// A session on which nobody opens streams any more ends with its last one.
-    fn check_drained(&mut self) {
-        // Nobody opens towards a client; towards a server, whoever said GOAWAY says when it ends.
-        let is_last = match self.phase {
-            Phase::Draining => true,
-            Phase::Left => self.config.side == Side::Client,
-            Phase::Open | Phase::Closed => false,
-        };
-        if is_last && self.table.is_empty() {
-            self.end(None);
-        }
-    }
-
-    fn end(&mut self, error: Option<Error>) {
-        self.phase = Phase::Closed;
-        self.error = error;
-        self.events.push_back(Event::Closing);
-        self.wake_opener();
-        for key in self.table.keys() {
-            self.fail(key, StreamError::SessionEnded);
-        }
-    }
 }
-
-/// Most octets that ever wait: the output, its room for control frames, one header block.
-const OUTPUT_MAX: usize = OUTPUT + 8_192 + CONTROL_FRAME + frame::HEADER;
-/// Most RST_STREAM frames that wait: one a slot, and those that the flood budget allows.
-const RESETS_MAX: usize = STREAMS + CHEAP_FRAMES as usize;
-/// Most events that wait if nobody takes them: two a slot, and one for each cheap frame or opening.
-const EVENTS_MAX: usize = 3 * STREAMS + CHEAP_FRAMES as usize;
 
 /// Target of the session's receive window towards a peer that keeps one.
 const SESSION_TARGET: u32 = SESSION_WINDOW;
-
-/// A violation and the status that tells the peer (SPDY/3.1 2.4.2; docs/protocol.md).
-const fn status_of(fault: StreamFault) -> Status {
-    match fault {
-        StreamFault::IdInUse
-        | StreamFault::BeforeReply
-        | StreamFault::HeaderTooLarge
-        | StreamFault::HeaderMalformed
-        | StreamFault::ReplyHead => Status::ProtocolError,
-        StreamFault::TooManyStreams | StreamFault::Push => Status::RefusedStream,
-        StreamFault::NotActive => Status::InvalidStream,
-        StreamFault::AfterFin => Status::StreamAlreadyClosed,
-        StreamFault::SecondReply => Status::StreamInUse,
-        StreamFault::Overrun | StreamFault::WindowOverflow => Status::FlowControlError,
-        StreamFault::Version => Status::UnsupportedVersion,
-    }
-}

@@ -4,7 +4,7 @@
 
 use spdy_protocol::digits::HEX;
 
-use super::{section, split};
+use super::file::{section, split};
 use crate::verify::Pin;
 
 /// The text of a file with a proxy joined: `name`, `instance` and the proxy's section are set, all

@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use super::{Direction, Event, Key, Phase, Profile, Session, Side, active::Stream, status_of};
+use super::{
+    Direction, Event, Key, Phase, Profile, Session, Side, active::Stream, ending::status_of,
+};
 use crate::{
     error::{Error, PeerFault, StreamError, StreamFault},
     frame::{self, Control, HEADER, Header, Reason, SettingsEntries, Status, StreamId},
