@@ -3,9 +3,10 @@
 
 use std::{
     fs, iter,
+    net::SocketAddr,
     os::unix::fs::symlink,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,11 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use spdy_tests::fixture::{Pair, TempRoot};
 
 use super::site::{SECRET, Site, site, traced, without_openat2};
+
+/// Answers of each kind that a race has seen at least.
+const SEEN: u64 = 10;
+/// A race that saw them not by then has failed.
+const RACE_MAX: Duration = Duration::from_secs(30);
 
 /// Each case twice: the second time the kernel does not know `openat2`.
 macro_rules! both {
@@ -137,8 +143,8 @@ fn race(before: &[&str], time: Duration) {
     symlink("../outside", top.join("root/link")).unwrap();
     let root = top.join("root");
     let pair = Pair::under(before, &root, &["--allow-write"]);
-    let over = AtomicBool::new(false);
-    let counts = thread::scope(|scope| {
+    let (over, counts) = (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)]);
+    thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 exchange(&root, "folder", "link");
@@ -146,22 +152,18 @@ fn race(before: &[&str], time: Duration) {
         });
         let visitors: Vec<_> = (0..3)
             .map(|number| {
-                let http = pair.proxy.http;
-                scope.spawn(move || visit(http, number, time))
+                let (http, counts) = (pair.proxy.http, &counts);
+                scope.spawn(move || visit(http, number, time, counts))
             })
             .collect();
-        let counts: Vec<_> = visitors.into_iter().map(|visitor| visitor.join()).collect();
+        let ends: Vec<_> = visitors.into_iter().map(|visitor| visitor.join()).collect();
         over.store(true, Ordering::Relaxed);
-        counts
+        ends.into_iter().for_each(|end| end.unwrap());
     });
-    let mut sum = [0; 2];
-    for count in counts {
-        let count = count.unwrap();
-        sum = [sum[0] + count[0], sum[1] + count[1]];
-    }
-    println!("{} times inside, {} times refused", sum[0], sum[1]);
-    // Both happened, or nothing was tried.
-    assert!(sum[0] > 10 && sum[1] > 10, "{sum:?}");
+    let [inside, refused] = counts.map(AtomicU64::into_inner);
+    println!("{inside} times inside, {refused} times refused");
+    // Or nothing was tried.
+    assert!(inside > SEEN && refused > SEEN, "{inside} times inside, {refused} times refused");
     let names = |path: &Path| fs::read_dir(path).unwrap().count();
     assert_eq!((names(&top.join("outside")), names(&top.join("outside/deep"))), (3, 1));
     assert_eq!(fs::read_to_string(top.join("outside/deep/file")).unwrap(), SECRET);
@@ -171,8 +173,9 @@ fn exchange(root: &Path, one: &str, other: &str) {
     renameat_with(CWD, root.join(one), CWD, root.join(other), RenameFlags::EXCHANGE).unwrap();
 }
 
-/// Asks for what is in the folder; how often it was there and how often not.
-fn visit(http: std::net::SocketAddr, number: usize, time: Duration) -> [u64; 2] {
+/// Asks for what is in the folder, and counts how often it was there and how often not: for this
+/// time, or longer until both were seen.
+fn visit(http: SocketAddr, number: usize, time: Duration, counts: &[AtomicU64; 2]) {
     use spdy_tests::http::Request;
     let put = format!("/folder/deep/put{number}");
     let requests = [
@@ -182,22 +185,22 @@ fn visit(http: std::net::SocketAddr, number: usize, time: Duration) -> [u64; 2] 
         Request::with_body("PUT", &put, b"put"),
         Request::with_body("PUT", "/folder/deep/file", b"inside"),
     ];
-    let mut counts = [0; 2];
     let begun = Instant::now();
     for request in iter::repeat(&requests).flatten() {
-        if begun.elapsed() >= time {
+        let seen = counts.iter().all(|count| count.load(Ordering::Relaxed) > SEEN);
+        if begun.elapsed() >= if seen { time } else { RACE_MAX } {
             break;
         }
         let answer = request.send(http).unwrap();
         let text = answer.text();
         assert!(!text.contains(SECRET) && !text.contains("outside-only"), "{request:?}: {text}");
+        let [inside, refused] = counts;
         match answer.status {
-            200 | 201 | 204 => counts[0] += 1,
-            404 | 409 | 403 | 503 => counts[1] += 1,
+            200 | 201 | 204 => inside.fetch_add(1, Ordering::Relaxed),
+            404 | 409 | 403 | 503 => refused.fetch_add(1, Ordering::Relaxed),
             status => panic!("{request:?}: {status}"),
-        }
+        };
     }
-    counts
 }
 
 /// Only where a trace may be made.
