@@ -11,7 +11,7 @@ packages=()
 
 # need COMMAND PACKAGE
 need() {
-    command -v "$1" >/dev/null 2>&1 || packages+=("$2")
+    command -v "$1" >/dev/null 2>&1 || [[ " ${packages[*]:-} " == *" $2 "* ]] || packages+=("$2")
 }
 
 as_root() {

@@ -408,9 +408,14 @@ mod tests {
                 let (mut found, mut after) = (Vec::new(), None);
                 loop {
                     let source = Wanted { max: 7, ..tree.source(order) };
+                    let rest = after.clone().map(|after| Scan::rest(source.clone(), after));
                     let page = Scan::new(source, after).run().unwrap();
                     assert!(page.len() <= 7);
                     assert_eq!((page.total, page.before), (230, found.len()), "{order:?}");
+                    if let Some(rest) = rest.map(|rest| rest.run().unwrap()) {
+                        assert_eq!((rest.total, rest.before), (page.total, page.before));
+                        assert_eq!((names(&rest), &rest.next), (names(&page), &page.next));
+                    }
                     found.extend(names(&page));
                     after = page.next;
                     if after.is_none() {

@@ -86,7 +86,7 @@ impl Page {
             let (Some(after), Some(wanted)) = (next, &self.rest) else { return Ok(false) };
             // What is held goes first: two parts at once would be over the bound.
             self.listing = Listing::default();
-            self.scan = Some(Scan::new(wanted.clone(), Some(after)));
+            self.scan = Some(Scan::rest(wanted.clone(), after));
         }
         if let Some(scan) = &mut self.scan
             && scan.step()?

@@ -26,6 +26,8 @@ pub(crate) struct Scan {
     /// The last entry that still belongs to the page, once there are too many.
     worst: Option<usize>,
     state: State,
+    /// Whether the kinds of all entries are told already, by a pass before this one.
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,13 @@ impl Scan {
     /// A pass for the entries behind `after`.
     pub(crate) fn new(wanted: Wanted, after: Option<Cursor>) -> Self {
         let (kept, state) = (Listing::default(), State::Begins);
-        Self { wanted, after, kept, worst: None, state }
+        Self { wanted, after, kept, worst: None, state, told: false }
+    }
+
+    /// A pass for the entries behind `after` in an answer that has begun: whether there are pictures
+    /// or media in the folder is not looked for once more.
+    pub(crate) fn rest(wanted: Wanted, after: Cursor) -> Self {
+        Self { told: true, ..Self::new(wanted, Some(after)) }
     }
 
     /// Goes on with the pass: [`STEP`] names, fewer where the disk has to be asked. Whether it is
@@ -122,15 +130,19 @@ impl Scan {
 
     /// Takes a name if it is shown. Whether the disk had to be asked.
     fn take(&mut self, name: &[u8], file_type: FileType) -> bool {
-        let by_name = Class::of(name);
-        let class = match file_type {
-            FileType::Directory => Some(Class::Folder),
-            FileType::RegularFile => Some(by_name),
+        let is_folder = match file_type {
+            FileType::Directory => Some(true),
+            FileType::RegularFile => Some(false),
             // Only the opener knows whether a link leads to something that is served, and not every
             // filesystem says what its entries are.
             FileType::Symlink | FileType::Unknown => None,
             _ => return false,
         };
+        if self.is_elsewhere(name, is_folder) {
+            return false;
+        }
+        let by_name = Class::of(name);
+        let class = is_folder.map(|is_folder| if is_folder { Class::Folder } else { by_name });
         let may_take = |class| self.wanted.filter.takes(name, class);
         if !class.map_or_else(|| may_take(by_name) || may_take(Class::Folder), may_take) {
             return false;
@@ -155,6 +167,17 @@ impl Scan {
             }
         }
         true
+    }
+
+    /// Counts an entry of which nothing more is to be known than that it stands on another page: all
+    /// but 2,000 of a large folder, in each of its passes.
+    fn is_elsewhere(&mut self, name: &[u8], is_folder: Option<bool>) -> bool {
+        let by_name = self.wanted.filter == Filter::All && self.wanted.order.sort == Sort::Name;
+        let Some(folder) = is_folder.filter(|_| self.told && by_name) else { return false };
+        let place = self.place(Key { folder, number: 0, name });
+        self.kept.total += usize::from(place != Place::Here);
+        self.kept.before += usize::from(place == Place::Before);
+        place != Place::Here
     }
 
     fn count(&mut self, class: Class) {
