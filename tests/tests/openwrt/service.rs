@@ -13,6 +13,9 @@ pub fn openwrt() -> Option<Chroot> {
     own.tell("syslogd -O /tmp/log");
     wait_until("the log listens", || own.at("dev/log").exists());
     own.write("etc/opkg.conf", "arch all 1\narch noarch 1\narch x86_64 10\n");
+    // As at each start of a box.
+    own.write("etc/config/system", "config system\n\toption hostname 'OpenWrt'\n");
+    own.tell("reload_config");
     Some(own)
 }
 
@@ -230,6 +233,20 @@ fn changed_settings_reach_the_agent_without_a_restart() {
     own.tell(&format!("{INIT} reload"));
     own.logged("ignored: a line break in share");
     assert!(!made(&own).iter().any(|line| line == "root /"), "{:?}", made(&own));
+}
+
+#[test]
+fn reload_config_finds_changes_of_settings_that_it_knew() {
+    let settings = |log: &str| {
+        format!("config agent 'main'\n\toption log '{log}'\n\toption root '/mnt'\n\n{}", nowhere())
+    };
+    let Some(own) = with_service(&settings("info")) else { return };
+    own.tell(&format!("{INIT} start"));
+    own.tell("reload_config");
+    assert!(made(&own).contains(&"log info".to_owned()));
+    own.write("etc/config/spdy-agent", &settings("warn"));
+    own.tell("reload_config");
+    assert!(made(&own).contains(&"log warn".to_owned()), "{:?}", made(&own));
 }
 
 #[test]
