@@ -99,7 +99,7 @@ fn settings_become_a_file_that_the_agent_takes() {
 \toption show_hidden '1'
 \tlist forward '/tv=http://127.0.0.1:8096'
 \tlist forward '/wiki=http://127.0.0.1:81/w,keep-host'
-\tlist follow_into '/mnt/disk two'
+\toption follow_into '/mnt/disk two'
 \toption harmless 'of another version'
 
 config proxy
@@ -108,9 +108,21 @@ config proxy
 \tlist pin '{PIN}'
 \toption token_file '/etc/spdy-agent/a b.token'
 
+config proxy
+\toption pin '{PIN}'
+
+config proxy
+\toption address 'd.example.com:1444
+'
+\toption insecure '1'
+
 config proxy 'second'
 \toption address '[2001:db8::1]:1444'
 \toption insecure 'yes'
+
+config proxy 'fourth'
+\toption address 'e.example.com:1444'
+\toption pin '{PIN}'
 
 config proxy 'third'
 \toption enabled '0'
@@ -158,18 +170,30 @@ pin {PIN}
 pin {PIN}
 token-file /etc/spdy-agent/a b.token
 [proxy [2001:db8::1]:1444]
-insecure yes"
+insecure yes
+[proxy e.example.com:1444]
+pin {PIN}"
     );
     assert_eq!(made(&own), wanted.lines().collect::<Vec<_>>());
     assert_eq!(own.mode("tmp/etc/spdy-agent.conf"), 0o600);
     assert!(!own.at("tmp/harm").exists());
-    // The agent runs with it: its status names all three proxies, and the shares.
+    // The agent runs with it: its status names all four proxies, and the shares.
     wait_until("it answers", || own.run("spdy-agent status", "").out.contains("share /inbox"));
     let status = own.run("spdy-agent status", "").out;
-    for part in ["nas1", "a.example.com:1444", "[2001:db8::1]:1444", "b:1", "/mnt/sda1/My  films"] {
+    for part in [
+        "nas1",
+        "a.example.com:1444",
+        "[2001:db8::1]:1444",
+        "e.example.com:1444",
+        "b:1",
+        "/mnt/sda1/My  films",
+    ] {
         assert!(status.contains(part), "{part} in {status}");
     }
     assert!(!status.contains("c.example.com"), "{status}");
+    // Nothing of a proxy that is none went to its neighbour.
+    own.logged("ignored: a line break in [proxy");
+    own.logged("ignored: a proxy without an address");
     // Its socket is in RAM, though there is no /run.
     assert_eq!(fs::read_dir(own.at("tmp/run/spdy-agent")).unwrap().count(), 1);
     own.tell(&format!("{INIT} stop"));
