@@ -150,9 +150,12 @@ case $task in
         ;;
     cross-debian)
         # Debian's newest compiler, where rustup cannot bring the sources of the standard library.
-        [ -x /usr/bin/rustc ] || packages+=(rustc-web)
-        [ -x /usr/bin/cargo ] || packages+=(cargo-web)
-        [ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || packages+=(rust-web-src)
+        # All three: the sources build with the compiler of their own version alone, and a `rustc`
+        # that is there may be Debian's old one, which rustc-web replaces.
+        if [ ! -x /usr/bin/rustc ] || [ ! -x /usr/bin/cargo ] ||
+            [ ! -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ]; then
+            packages+=(rustc-web cargo-web rust-web-src)
+        fi
         ;;
     *)
         echo "setup: no task $task" >&2
