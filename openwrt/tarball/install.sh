@@ -13,6 +13,11 @@ config=${1:+$1}/etc/spdy-agent/agent.conf
 service=$prefix/bin/spdy-agent-service
 
 case $prefix in
+# It is written into scripts.
+*[\'\"\`\$\&\|\\]*)
+	echo "install.sh: $prefix has one of ' \" \` \$ & | \\" >&2
+	exit 64
+	;;
 /*) ;;
 *)
 	echo "install.sh: $prefix must begin with /" >&2
@@ -23,11 +28,21 @@ esac
 	echo "install.sh: must be root" >&2
 	exit 1
 }
-./spdy-agent --version >/dev/null 2>&1 || {
-	echo "install.sh: this program does not run on this box ($(uname -m)): take another tarball" >&2
+problem=$(./spdy-agent --version 2>&1) || {
+	echo "install.sh: $problem" >&2
+	echo "install.sh: this program does not run on this box ($(uname -m)): take another tarball," \
+		"or unpack it where programs may run" >&2
 	exit 1
 }
 
+umask 022
+mkdir -p "$prefix/bin"
+# Beside its place, then moved there: a full disk leaves the old program, and it running.
+new=$prefix/bin/.spdy-agent.new
+trap 'rm -f "$new" "$new.service"' EXIT
+cp spdy-agent "$new"
+sed -e "s|@PREFIX@|$prefix|" -e "s|@CONFIG@|$config|" spdy-agent-service >"$new.service"
+chmod 755 "$new" "$new.service"
 was=
 if [ -x "$service" ]; then
 	code=0
@@ -35,14 +50,8 @@ if [ -x "$service" ]; then
 	[ "$code" = 3 ] || was=1
 	"$service" stop
 fi
-umask 022
-mkdir -p "$prefix/bin"
-# Beside its place, then moved there: a full disk leaves the old program.
-cp spdy-agent "$prefix/bin/.spdy-agent.new"
-chmod 755 "$prefix/bin/.spdy-agent.new"
-mv "$prefix/bin/.spdy-agent.new" "$prefix/bin/spdy-agent"
-sed -e "s|@PREFIX@|$prefix|" -e "s|@CONFIG@|$config|" spdy-agent-service >"$service"
-chmod 755 "$service"
+mv "$new" "$prefix/bin/spdy-agent"
+mv "$new.service" "$service"
 if [ ! -e "$config" ]; then
 	mkdir -p "${config%/*}"
 	(umask 077 && cp agent.conf "$config")
@@ -72,6 +81,7 @@ EOF
 	chmod 755 "$hook"
 	[ "$hook" != /etc/init.d/spdy-agent ] || update-rc.d spdy-agent defaults
 	echo "started with the box by $hook"
+	[ $# = 0 ] || echo "if that is gone after the next start, have the box run '$service start'"
 else
 	echo "nothing known starts programs with this box: have it run '$service start'"
 fi
@@ -81,5 +91,9 @@ if [ -n "$was" ]; then
 else
 	named=
 	[ $# = 0 ] || named=" --config $config"
+	case :$PATH: in
+	*":$prefix/bin:"*) ;;
+	*) echo "$prefix/bin is not in PATH here: type its programs with their folder" ;;
+	esac
 	echo "next: $prefix/bin/spdy-agent join$named; shares into $config; $service start"
 fi

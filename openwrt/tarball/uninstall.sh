@@ -9,9 +9,17 @@ purge=
 for word in "$@"; do
 	case $word in
 	--purge) purge=1 ;;
-	*) prefix=$word config=$word/etc/spdy-agent ;;
+	/*) prefix=$word config=$word/etc/spdy-agent ;;
+	*)
+		echo "uninstall.sh: $word is neither --purge nor a folder that begins with /" >&2
+		exit 64
+		;;
 	esac
 done
+[ -e "$prefix/bin/spdy-agent" ] || [ -e "$config" ] || {
+	echo "uninstall.sh: nothing is installed in $prefix" >&2
+	exit 1
+}
 
 if [ -x "$prefix/bin/spdy-agent-service" ]; then
 	"$prefix/bin/spdy-agent-service" stop

@@ -23,8 +23,10 @@ option() {
 
 list() {
 	local count
-	eval "count=\$((\${UCI_${UCI_SECTION}_$1_COUNT:-0} + 1))"
-	eval "UCI_${UCI_SECTION}_$1_COUNT=$count UCI_${UCI_SECTION}_$1_$count=\$2"
+	eval "count=\$((\${UCI_${UCI_SECTION}_$1_LENGTH:-0} + 1))"
+	eval "UCI_${UCI_SECTION}_$1_LENGTH=$count UCI_${UCI_SECTION}_$1_ITEM$count=\$2"
+	# Who asks for it as an option gets the items with spaces between.
+	eval "UCI_${UCI_SECTION}_$1=\"\${UCI_${UCI_SECTION}_$1:+\$UCI_${UCI_SECTION}_$1 }\$2\""
 }
 
 # config_get VARIABLE SECTION OPTION [DEFAULT]
@@ -56,9 +58,9 @@ config_foreach() {
 config_list_foreach() {
 	local section="$1" name="$2" call="$3" at=1 count value
 	shift 3
-	config_get count "$section" "${name}_COUNT" 0
+	config_get count "$section" "${name}_LENGTH" 0
 	while [ "$at" -le "$count" ]; do
-		config_get value "$section" "${name}_$at"
+		config_get value "$section" "${name}_ITEM$at"
 		"$call" "$value" "$@"
 		at=$((at + 1))
 	done

@@ -114,12 +114,24 @@ fn names_of_architectures_stand_once_and_fit_their_processors() {
             "armv7" => {
                 name.starts_with("arm_cortex-a") && (name.contains("vfp") || name.contains("neon"))
             }
-            "arm" | "armv5te" => machine == "arm",
+            "arm" if target.ends_with("hf") => {
+                name.starts_with("arm_arm11") && name.contains("vfp")
+            }
+            "arm" | "armv5te" => machine == "arm" && !name.contains("vfp"),
             other => machine == other || name == other,
         };
         assert!(fits, "{target} {name}");
     }
-    assert_eq!(targets().len(), 5);
+    assert_eq!(targets().len(), 6);
+}
+
+#[test]
+fn what_is_built_for_packages_is_what_has_names() {
+    let script = fs::read_to_string(workspace().join("scripts/packages")).unwrap();
+    let words = script.split(|sign: char| sign.is_whitespace() || "()".contains(sign));
+    let mut built: Vec<_> = words.filter(|word| word.contains("-unknown-linux-musl")).collect();
+    built.sort_unstable();
+    assert_eq!(built, targets());
 }
 
 #[test]

@@ -13,6 +13,9 @@ pub fn openwrt() -> Option<Chroot> {
     own.tell("syslogd -O /tmp/log");
     wait_until("the log listens", || own.at("dev/log").exists());
     own.write("etc/opkg.conf", "arch all 1\narch noarch 1\narch x86_64 10\n");
+    // As at each start of a box.
+    own.write("etc/config/system", "config system\n\toption hostname 'OpenWrt'\n");
+    own.tell("reload_config");
     Some(own)
 }
 
@@ -96,7 +99,7 @@ fn settings_become_a_file_that_the_agent_takes() {
 \toption show_hidden '1'
 \tlist forward '/tv=http://127.0.0.1:8096'
 \tlist forward '/wiki=http://127.0.0.1:81/w,keep-host'
-\tlist follow_into '/mnt/disk two'
+\toption follow_into '/mnt/disk two'
 \toption harmless 'of another version'
 
 config proxy
@@ -105,9 +108,21 @@ config proxy
 \tlist pin '{PIN}'
 \toption token_file '/etc/spdy-agent/a b.token'
 
+config proxy
+\toption pin '{PIN}'
+
+config proxy
+\toption address 'd.example.com:1444
+'
+\toption insecure '1'
+
 config proxy 'second'
 \toption address '[2001:db8::1]:1444'
 \toption insecure 'yes'
+
+config proxy 'fourth'
+\toption address 'e.example.com:1444'
+\toption pin '{PIN}'
 
 config proxy 'third'
 \toption enabled '0'
@@ -155,18 +170,30 @@ pin {PIN}
 pin {PIN}
 token-file /etc/spdy-agent/a b.token
 [proxy [2001:db8::1]:1444]
-insecure yes"
+insecure yes
+[proxy e.example.com:1444]
+pin {PIN}"
     );
     assert_eq!(made(&own), wanted.lines().collect::<Vec<_>>());
     assert_eq!(own.mode("tmp/etc/spdy-agent.conf"), 0o600);
     assert!(!own.at("tmp/harm").exists());
-    // The agent runs with it: its status names all three proxies, and the shares.
+    // The agent runs with it: its status names all four proxies, and the shares.
     wait_until("it answers", || own.run("spdy-agent status", "").out.contains("share /inbox"));
     let status = own.run("spdy-agent status", "").out;
-    for part in ["nas1", "a.example.com:1444", "[2001:db8::1]:1444", "b:1", "/mnt/sda1/My  films"] {
+    for part in [
+        "nas1",
+        "a.example.com:1444",
+        "[2001:db8::1]:1444",
+        "e.example.com:1444",
+        "b:1",
+        "/mnt/sda1/My  films",
+    ] {
         assert!(status.contains(part), "{part} in {status}");
     }
     assert!(!status.contains("c.example.com"), "{status}");
+    // Nothing of a proxy that is none went to its neighbour.
+    own.logged("ignored: a line break in [proxy");
+    own.logged("ignored: a proxy without an address");
     // Its socket is in RAM, though there is no /run.
     assert_eq!(fs::read_dir(own.at("tmp/run/spdy-agent")).unwrap().count(), 1);
     own.tell(&format!("{INIT} stop"));
@@ -230,6 +257,20 @@ fn changed_settings_reach_the_agent_without_a_restart() {
     own.tell(&format!("{INIT} reload"));
     own.logged("ignored: a line break in share");
     assert!(!made(&own).iter().any(|line| line == "root /"), "{:?}", made(&own));
+}
+
+#[test]
+fn reload_config_finds_changes_of_settings_that_it_knew() {
+    let settings = |log: &str| {
+        format!("config agent 'main'\n\toption log '{log}'\n\toption root '/mnt'\n\n{}", nowhere())
+    };
+    let Some(own) = with_service(&settings("info")) else { return };
+    own.tell(&format!("{INIT} start"));
+    own.tell("reload_config");
+    assert!(made(&own).contains(&"log info".to_owned()));
+    own.write("etc/config/spdy-agent", &settings("warn"));
+    own.tell("reload_config");
+    assert!(made(&own).contains(&"log warn".to_owned()), "{:?}", made(&own));
 }
 
 #[test]

@@ -158,5 +158,47 @@ fn service_is_hung_into_what_starts_the_box() {
     own.write(&format!("{folder}/spdy-agent"), "\x7fELF of another processor");
     let refused = own.run_in(&folder, "./install.sh", "");
     assert!(refused.code == Some(1) && refused.err.contains("another tarball"), "{refused:?}");
-    assert_eq!(own.run_in(&folder, "./install.sh here", "").code, Some(64));
+    for wrong in [
+        "./install.sh here",
+        "./install.sh '/mnt/R&D'",
+        "./install.sh \"/mnt/it's\"",
+        "./install.sh '/mnt/$HOME'",
+        "./uninstall.sh here",
+        "./uninstall.sh --all",
+    ] {
+        assert_eq!(own.run_in(&folder, wrong, "").code, Some(64), "{wrong}");
+    }
+    assert_eq!(own.run_in(&folder, "./uninstall.sh /mnt", "").code, Some(1));
+    assert_eq!(own.listing(), before);
+}
+
+#[test]
+fn what_fails_does_not_end_what_runs() {
+    let Some((own, folder)) = with_tarball() else { return };
+    own.tell("tar xzf spdy-agent-*.tar.gz");
+    let installed = own.run_in(&folder, "PATH=/bin; ./install.sh", "");
+    assert!(installed.out.contains("/usr/local/bin is not in PATH"), "{installed:?}");
+    let pin = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let right = format!("name nas1\nroot /volume1\n[proxy 127.0.0.1:9]\npin {pin}\n");
+    own.write("etc/spdy-agent/agent.conf", &right);
+    let said = own.run("spdy-agent-service reload", "");
+    assert!(said.code == Some(3) && said.err.contains("does not run"), "{said:?}");
+
+    // A script and a task of the box start it at the same time: one of them does.
+    own.tell("for n in 1 2 3 4; do spdy-agent-service start & done; wait");
+    let id = own.running();
+    wait_until("one is left", || own.processes().len() == 2);
+
+    // A wrong configuration, and a disk that is full.
+    own.write("etc/spdy-agent/agent.conf", &format!("share nothing\n{right}"));
+    for command in ["restart", "reload"] {
+        let said = own.run(&format!("spdy-agent-service {command}"), "");
+        assert!(said.code == Some(64) && said.err.contains("share"), "{said:?}");
+    }
+    own.write("etc/spdy-agent/agent.conf", &right);
+    let said = own.run_in(&folder, "ulimit -f 100; ./install.sh", "");
+    assert!(said.code.is_some_and(|code| code != 0), "{said:?}");
+    assert_eq!(own.agent(), Some(id));
+    assert_eq!(own.tell("ls -A /usr/local/bin"), "spdy-agent\nspdy-agent-service\n");
+    own.tell("spdy-agent --version; spdy-agent-service stop");
 }
