@@ -204,6 +204,29 @@ fn files_are_the_services_and_nobody_elses() {
 }
 
 #[test]
+fn file_that_the_service_cannot_read_is_an_error() {
+    let Some(root) = files(252) else { return };
+    folder(&root, "open", 0o755, (0, 0));
+    let line = format!("root {}\n", root.join("open").display());
+    let key = root.write("etc/spdy-agent/nas.key", b"key");
+    let in_home = format!("[proxy a:1]\nkey {}\n", root.write("root/nas.key", b"key").display());
+    for (lines, mode, code) in [
+        ("[proxy a:1]\nkey nas.key\n", 0o600, 1),
+        ("include nas.key\n", 0o600, 1),
+        ("[proxy a:1]\nkey nas.key\n", 0o640, 0),
+        // In a home, which the service has not, whatever its mode.
+        (&in_home, 0o640, 1),
+    ] {
+        chown(&key, Some(0), Some(SERVICE.1)).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        root.write("etc/spdy-agent/agent.conf", (line.clone() + lines).as_bytes());
+        let (found, said) = set_up(&root, &["setup", "--no-start"]);
+        assert_eq!(found, Some(code), "{lines}{mode:o}: {said}");
+        assert!(code == 0 || said.contains("nas.key: keep it in "), "{said}");
+    }
+}
+
+#[test]
 fn service_that_cannot_connect_is_an_error() {
     let Some(root) = files(252) else { return };
     folder(&root, "open", 0o755, (0, 0));
