@@ -99,9 +99,32 @@ fn deb_keeps_settings_until_it_is_purged_and_leaves_nothing() {
     let conf = fs::read_to_string(machine.path(CONF)).unwrap();
     assert!(conf.ends_with("\nlisten [::]:443\n"), "{conf}");
 
+    // What is enabled by hand is disabled, too.
+    machine.run("systemctl enable --quiet spdy-proxy.socket");
     machine.run("dpkg --purge spdy-agent spdy-proxy");
     assert_eq!(files(&machine), before);
     assert_eq!(accounts(&machine), before_accounts);
+}
+
+#[test]
+fn masked_service_and_busy_user_are_no_obstacles() {
+    let Some(machine) = machine(Init::None) else { return };
+    let [first, second] = Packages::both();
+    first.put(&machine, "/tmp/first");
+    second.put(&machine, "/tmp/second");
+    let before = files(&machine);
+    machine.run("dpkg --install /tmp/first/*.deb && systemctl mask --quiet spdy-agent");
+    machine.run("dpkg --install /tmp/second/*.deb && dpkg --remove spdy-agent");
+    machine.run("dpkg --install /tmp/first/spdy-agent_*.deb");
+    assert_eq!(enabled(&machine, "spdy-agent"), "masked\n");
+    settle(&machine, "root /srv/media\n");
+    // Who still runs something keeps its name; all else goes.
+    machine.run(
+        "setpriv --reuid=spdy-agent --regid=spdy-agent --clear-groups sleep 1000 >/dev/null 2>&1 &",
+    );
+    machine.run("dpkg --purge spdy-agent spdy-proxy && getent passwd spdy-agent");
+    let left: BTreeSet<_> = files(&machine).difference(&before).cloned().collect();
+    assert_eq!(left, BTreeSet::from(["/etc/systemd/system/spdy-agent.service".to_owned()]));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod guides;
 mod help;
 mod install;
 mod manual;
+mod shares;
 mod upgrade;
 
 use std::{

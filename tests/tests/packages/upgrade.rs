@@ -11,7 +11,7 @@ use spdy_tests::{
 use super::{Packages, machine};
 
 /// A machine with the first version of both, an agent that has joined, and a film.
-fn installed() -> Option<Machine> {
+pub(super) fn installed() -> Option<Machine> {
     let machine = machine(Init::Systemd)?;
     let [first, second] = Packages::both();
     first.put(&machine, "/root/first");
@@ -24,7 +24,7 @@ fn installed() -> Option<Machine> {
     Some(machine)
 }
 
-fn property(machine: &Machine, unit: &str, name: &str) -> String {
+pub(super) fn property(machine: &Machine, unit: &str, name: &str) -> String {
     machine.run(&format!("systemctl show --property {name} --value {unit}")).trim().to_owned()
 }
 
@@ -99,6 +99,25 @@ fn services_stay_as_somebody_left_them() {
     assert_eq!(fetch_again(&machine), "same\n");
     machine.run("dpkg --purge spdy-agent spdy-proxy");
     assert_eq!(machine.attempt("pgrep -x 'spdy-(agent|proxy)'", "").output, "");
+}
+
+#[test]
+fn systemd_opens_the_ports_of_the_proxy() {
+    let Some(machine) = installed() else { return };
+    // As docs/operate.md says it.
+    machine.run("systemctl stop spdy-proxy && systemctl enable --quiet --now spdy-proxy.socket");
+    let state = || property(&machine, "spdy-proxy", "ActiveState");
+    assert_eq!(state(), "inactive");
+    // The agent, or this visitor, comes and finds it started.
+    assert_eq!(fetch_again(&machine), "same\n");
+    assert_eq!(state(), "active");
+    machine.run("systemctl restart spdy-proxy");
+    assert_eq!(fetch_again(&machine), "same\n");
+    machine.run("dpkg --install /root/second/spdy-proxy_*.deb");
+    assert_eq!(fetch_again(&machine), "same\n");
+    assert_eq!(property(&machine, "spdy-proxy.socket", "ActiveState"), "active");
+    machine.run("dpkg --purge spdy-proxy && ! systemctl is-active --quiet spdy-proxy.socket");
+    assert_eq!(machine.run("find /etc -name 'spdy-proxy*'"), "");
 }
 
 #[test]

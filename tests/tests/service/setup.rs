@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
@@ -37,6 +37,8 @@ fn files(version: u32) -> Option<TempRoot> {
     let calls = root.join("calls");
     let calls = calls.display();
     program(&root, "systemctl", &format!("echo \"$*\" >>{calls}\necho systemd {version}"));
+    // `--check` finds nothing wrong.
+    program(&root, "spdy-agent", "exit 0");
     Some(root)
 }
 
@@ -89,6 +91,14 @@ fn each_share_gets_the_least_that_lets_the_service_read_it() {
     folder(&root, "eve", 0o700, (2_002, 2_002));
     folder(&root, "closed/100%: in", 0o755, (0, 0));
     fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    folder(&root, "clo:sed/in", 0o755, (0, 0));
+    fs::set_permissions(root.join("clo:sed"), fs::Permissions::from_mode(0o700)).unwrap();
+    folder(&root, "of media/in", 0o755, (0, 0));
+    folder(&root, "of strangers", 0o750, (0, 2_003));
+    folder(&root, "own", 0o700, SERVICE);
+    folder(&root, "home/bob/both", 0o777, (2_001, 2_001));
+    symlink(root.join("home/bob/both"), root.join("link")).unwrap();
+    folder(&root, "tmp/try", 0o755, (0, 0));
     folder(&root, "mixed", 0o755, (0, 0));
     let secret = root.write("mixed/secret", b"");
     fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
@@ -115,6 +125,34 @@ fn each_share_gets_the_least_that_lets_the_service_read_it() {
             &[r"TemporaryFileSystem=/closed:ro", r"BindReadOnlyPaths=-/closed/100%%\:\ in"],
             none,
         ),
+        // The first pass over the words leaves the escapes of the second.
+        (
+            &["root @/clo:sed/in"],
+            &[r"TemporaryFileSystem=/clo\\\:sed:ro", r"BindReadOnlyPaths=-/clo\:sed/in"],
+            none,
+        ),
+        // systemd would not start a service with the id of nobody.
+        (
+            &["root @/eve"],
+            none,
+            &["/eve cannot be used by the service -> setfacl -R -m u:spdy-agent"],
+        ),
+        (&["root @/of strangers"], none, &["/of strangers cannot be used by the service"]),
+        // What a later one needs counts for those before it.
+        (&["share i=@/of media/in", "share m=@/of media"], &["SupplementaryGroups=2000"], none),
+        (
+            &["share o=@/own", "share b=@/bob"],
+            &["User=2001"],
+            &["/own cannot be used by the service -> setfacl -R -m u:2001:rX,"],
+        ),
+        // In the place of homes and of /tmp the unit has nothing, by whatever way they are named.
+        (&["root @/link"], &["BindReadOnlyPaths=-/home/bob/both"], none),
+        (&["root @/tmp/try"], &["BindReadOnlyPaths=-/tmp/try"], none),
+        (
+            &["share r=@/home/bob/both", "share-rw w=@/home/bob/both"],
+            &["BindPaths=-/home/bob/both"],
+            none,
+        ),
         (&["root @/mixed"], none, &["/mixed can be read, but not all in it, for one \"secret\""]),
         (&["root @/later"], none, &["/later is not there; once it is: spdy-agent setup"]),
         (&["root @/open", "follow-into @/of media"], &["SupplementaryGroups=2000"], none),
@@ -139,13 +177,13 @@ fn files_are_the_services_and_nobody_elses() {
     for (version, token_owner) in [(241, (SERVICE.0, 0)), (252, (0, 0)), (253, (0, 0))] {
         let Some(root) = files(version) else { return };
         folder(&root, "open", 0o755, (0, 0));
-        let token = root.write("etc/spdy-agent/proxy.token", b"secret");
+        let token = root.write("etc/spdy-agent/a 100% token", b"secret");
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
         let root_line = format!("root {}\n", root.join("open").display());
-        let lines = root_line + "[proxy a:1]\ninsecure\ntoken-file proxy.token\n";
+        let lines = root_line + "[proxy a:1]\ninsecure\ntoken-file a 100% token\n";
         let (drop_in, advice) = prepared(&root, &lines);
         assert!(advice.is_empty());
-        let credential = "LoadCredential=proxy.token:/etc/spdy-agent/proxy.token";
+        let credential = r"LoadCredential=a\ 100%%\ token:/etc/spdy-agent/a 100%% token";
         let wanted: &[&str] = match version {
             241 => &[],
             252 => &[credential],
@@ -155,7 +193,7 @@ fn files_are_the_services_and_nobody_elses() {
         for (name, mode, owner) in [
             ("etc/spdy-agent", 0o750, (0, SERVICE.1)),
             ("etc/spdy-agent/agent.conf", 0o640, (0, SERVICE.1)),
-            ("etc/spdy-agent/proxy.token", 0o600, token_owner),
+            ("etc/spdy-agent/a 100% token", 0o600, token_owner),
             ("etc/systemd/system/spdy-agent.service.d/shares.conf", 0o644, (0, 0)),
         ] {
             let meta = fs::metadata(root.join(name)).unwrap();
@@ -166,12 +204,36 @@ fn files_are_the_services_and_nobody_elses() {
 }
 
 #[test]
+fn file_that_the_service_cannot_read_is_an_error() {
+    let Some(root) = files(252) else { return };
+    folder(&root, "open", 0o755, (0, 0));
+    let line = format!("root {}\n", root.join("open").display());
+    let key = root.write("etc/spdy-agent/nas.key", b"key");
+    let in_home = format!("[proxy a:1]\nkey {}\n", root.write("root/nas.key", b"key").display());
+    for (lines, mode, code) in [
+        ("[proxy a:1]\nkey nas.key\n", 0o600, 1),
+        ("include nas.key\n", 0o600, 1),
+        ("[proxy a:1]\nkey nas.key\n", 0o640, 0),
+        // In a home, which the service has not, whatever its mode.
+        (&in_home, 0o640, 1),
+    ] {
+        chown(&key, Some(0), Some(SERVICE.1)).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        root.write("etc/spdy-agent/agent.conf", (line.clone() + lines).as_bytes());
+        let (found, said) = set_up(&root, &["setup", "--no-start"]);
+        assert_eq!(found, Some(code), "{lines}{mode:o}: {said}");
+        assert!(code == 0 || said.contains("nas.key: keep it in "), "{said}");
+    }
+}
+
+#[test]
 fn service_that_cannot_connect_is_an_error() {
     let Some(root) = files(252) else { return };
     folder(&root, "open", 0o755, (0, 0));
     let line = format!("root {}\n", root.join("open").display());
     root.write("etc/spdy-agent/agent.conf", line.as_bytes());
-    program(&root, "spdy-agent", "echo 'proxy a:1: away for 3 s'\nexit 1");
+    let away = "[ $1 = --check ] || { echo 'proxy a:1: away for 3 s'; exit 1; }";
+    program(&root, "spdy-agent", away);
     let (code, said) = set_up(&root, &["setup"]);
     assert!(code == Some(1) && said.contains("not connected: proxy a:1: away"), "{said}");
     let calls = fs::read_to_string(root.join("calls")).unwrap();
@@ -185,6 +247,28 @@ fn service_that_cannot_connect_is_an_error() {
     assert_eq!(set_up(&root, &["setup"]).0, Some(0));
     root.write("etc/passwd", b"root:x:0:0::/:\n");
     assert_eq!(set_up(&root, &["setup"]).0, Some(1));
+}
+
+#[test]
+fn mistake_is_told_before_anything_is_changed() {
+    let Some(root) = files(252) else { return };
+    folder(&root, "open", 0o755, (0, 0));
+    let line = format!("root {}\n", root.join("open").display());
+    program(&root, "spdy-agent", "echo 'unknown key rot' >&2\nexit 64");
+    // One that leaves nothing to serve, too.
+    for text in [line.clone() + "rot 13\n", line.replace("root", "rot")] {
+        root.write("etc/spdy-agent/agent.conf", text.as_bytes());
+        assert_eq!(set_up(&root, &["setup"]), (Some(64), "unknown key rot\n".to_owned()));
+    }
+    assert!(!root.join("calls").exists() && !root.join("etc/systemd").exists());
+    fs::remove_file(root.join("etc/spdy-agent/agent.conf")).unwrap();
+    let (code, said) = set_up(&root, &["setup"]);
+    assert!(code == Some(1) && said.ends_with("agent.conf: spdy-agent join\n"), "{said}");
+    // An id that no name has is the agent's to take, and not systemd's.
+    program(&root, "spdy-agent", "exit 0");
+    root.write("etc/spdy-agent/agent.conf", (line + "upload-owner bob:2003\n").as_bytes());
+    let (code, said) = set_up(&root, &["setup"]);
+    assert!(code == Some(1) && said.contains("upload-owner bob:2003: no user or group"), "{said}");
 }
 
 #[test]
