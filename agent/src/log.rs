@@ -169,8 +169,8 @@ impl fmt::Debug for Log {
     }
 }
 
-/// A value from outside, as one word of the log: quoted where it is not plain, control and
-/// non-ASCII characters escaped, cut after `VALUE_MAX` characters.
+/// A value from outside, as one word of the log: quoted where it is not plain, what is neither a
+/// letter nor ASCII escaped, cut after `VALUE_MAX` characters.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a>(pub &'a str);
 
@@ -185,6 +185,8 @@ impl fmt::Display for Quoted<'_> {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
                 ' '..='~' => f.write_char(c)?,
+                // Letters of all scripts, which are names of people's folders.
+                _ if c.is_alphanumeric() => f.write_char(c)?,
                 _ => write!(f, "{}", c.escape_unicode())?,
             }
         }
@@ -385,6 +387,7 @@ mod tests {
         assert_eq!(Quoted("plain-1.2").to_string(), "plain-1.2");
         assert_eq!(Quoted("").to_string(), "\"\"");
         assert_eq!(Quoted("a b\"\n\u{1b}").to_string(), "\"a b\\\"\\u{a}\\u{1b}\"");
+        assert_eq!(Quoted("K\u{f6}ln\u{202e}").to_string(), "\"K\u{f6}ln\\u{202e}\"");
         assert_eq!(Quoted(&"x".repeat(500)).to_string().len(), VALUE_MAX + 5);
     }
 
