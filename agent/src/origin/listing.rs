@@ -12,7 +12,7 @@ use std::{hash::Hasher, mem, os::fd::OwnedFd, sync::Arc};
 use super::{file::Root, mime};
 use order::Key;
 pub(crate) use order::{Cursor, Order, Sort};
-pub(crate) use scan::{HELD_MAX, Scan};
+pub(crate) use scan::{Scan, held_max};
 
 /// Some entries of a folder, in order. Names share one allocation.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ pub(crate) struct Wanted {
     pub(crate) hidden: bool,
     pub(crate) order: Order,
     pub(crate) filter: Filter,
-    /// Entries of a page, at most [`PAGE`].
+    /// Entries of a page: [`PAGE`], or more for who gets them all ([`PASS`]).
     pub(crate) max: usize,
 }
 
@@ -274,6 +274,9 @@ struct Details {
 pub(crate) const UNKNOWN: i64 = i64::MIN;
 /// Entries of a page.
 pub(crate) const PAGE: usize = 2_000;
+/// Entries of a pass for who gets them all, while there is memory for it: the folder is read anew for
+/// each, so that fewer are less work.
+pub(crate) const PASS: usize = 4 * PAGE;
 /// Octets of a name that a page has room for on average; with longer ones it holds fewer entries.
 const NAME_OCTETS: usize = 64;
 /// Of an entry whose disk nobody asks: a share among the entries.
@@ -446,7 +449,7 @@ mod tests {
         for descending in [false, true] {
             let mut scan = Scan::new(tree.source(by(Sort::Name, descending)), None);
             while !scan.step().unwrap() {
-                assert!(scan.held() <= HELD_MAX, "{} octets", scan.held());
+                assert!(scan.held() <= held_max(PAGE), "{} octets", scan.held());
             }
             let page = scan.into_listing();
             // Long names make a shorter page.

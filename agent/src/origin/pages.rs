@@ -2,7 +2,7 @@
 //!
 //! It owns the texts and what makes them new (their entity tags); what is in a folder is
 //! `super::listing`'s, headers are `super::share`'s. A page holds its entries
-//! ([`listing::HELD_MAX`] octets at most) and one piece.
+//! ([`listing::held_max`] octets at most) and one piece.
 
 mod html;
 

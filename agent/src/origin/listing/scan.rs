@@ -8,8 +8,7 @@ use rustix::{
 };
 
 use super::{
-    Class, Cursor, Details, Entry, Filter, Listing, NAME_OCTETS, NONE, PAGE, Sort, Wanted,
-    order::Key,
+    Class, Cursor, Details, Entry, Filter, Listing, NAME_OCTETS, NONE, Sort, Wanted, order::Key,
 };
 use crate::origin::{
     file::{Kind, Meta, stat_path},
@@ -17,7 +16,7 @@ use crate::origin::{
 };
 
 /// A pass over a folder, in steps of bounded size. It holds the entries that it may yet keep:
-/// [`HELD_MAX`] octets at most.
+/// [`held_max`] octets at most.
 #[derive(Debug)]
 pub(crate) struct Scan {
     wanted: Wanted,
@@ -284,9 +283,12 @@ enum Place {
     Behind,
 }
 
-/// Octets that a pass holds between two steps: a quarter more than a page, because it is not cut at
-/// each name, and what vectors have in hand.
-pub(crate) const HELD_MAX: usize = PAGE * 5 / 4 * (size_of::<Entry>() + NAME_OCTETS) + (64 << 10);
+/// Octets that a pass for so many entries holds between two steps: a quarter more than they take,
+/// because it is not cut at each name, and what vectors have in hand.
+pub(crate) const fn held_max(entries: usize) -> usize {
+    entries * 5 / 4 * (size_of::<Entry>() + NAME_OCTETS) + (64 << 10)
+}
+
 /// Entries between two looks of others at the pool.
 const STEP: usize = 4_096;
 /// What it costs to ask the disk for one, in the same unit.

@@ -13,7 +13,9 @@ use super::{
         conditional::{self, Validators, Verdict},
         file::{Kind, Meta, status_of},
         gzip::{self, Gzip},
-        listing::{self, Class, Cursor, Filter, Folder, Listing, Order, Scan, Sort, Wanted},
+        listing::{
+            self, Class, Cursor, Filter, Folder, Listing, Order, PAGE, PASS, Scan, Sort, Wanted,
+        },
         pages::{self, FileView, Form, Frame, Media, Page, View},
         path::Target,
         quota::Lease,
@@ -153,18 +155,20 @@ async fn list(
         Ok(found) => found,
         Err(status) => return Reply::status(status),
     };
-    let rest = (view.all && listing.next.is_some()).then_some(wanted);
+    let mut rest = (view.all && listing.next.is_some()).then_some(wanted);
     let base =
         if view.form == Form::Playlist { pages::base(request, target) } else { String::new() };
     // What is read in several parts may change between them.
     let more = [&*base, token.unwrap_or_default()];
     let tag = rest.is_none().then(|| pages::tag(tools.key, Some((&view, &listing)), &more));
-    if rest.is_some() {
+    if let Some(rest) = &mut rest {
         drop(lease.take());
-        lease = tools.made.lease(listing::HELD_MAX + 2 * PIECE);
-        if lease.is_none() {
+        let take = |max| Some((max, tools.made.lease(listing::held_max(max) + 2 * PIECE)?));
+        let Some((max, taken)) = [PASS, PAGE].into_iter().find_map(take) else {
             return Reply::status(503);
-        }
+        };
+        rest.max = max;
+        lease = Some(taken);
     }
     let frame = Frame { target, view: &view, listing: &listing, archives, token };
     let page = Page::new(&frame, base, rest);
