@@ -245,6 +245,8 @@ pub struct Link {
     pub received: Vec<u8>,
     /// The address that answered.
     pub peer: SocketAddr,
+    /// Ours; `None` if the kernel does not say it.
+    pub local: Option<SocketAddr>,
     /// The pin of its key.
     pub pin: Option<Pin>,
 }
@@ -277,8 +279,8 @@ async fn shake_hands(mut io: Socket, put: Put, peer: SocketAddr) -> Result<Link,
             None => {}
             Some((handshake::Answer::Established(welcome), used)) => {
                 received.drain(..used.min(received.len()));
-                let pin = io.pin();
-                return Ok(Link { io, welcome, received, peer, pin });
+                let (pin, local) = (io.pin(), io.local());
+                return Ok(Link { io, welcome, received, peer, local, pin });
             }
             Some((handshake::Answer::Refused { status, reason, retry_after }, _)) => {
                 return Err(DialError::Refused { status, reason, retry_after });

@@ -1,11 +1,12 @@
 //! Whether addresses, routes or links of this machine changed: what the kernel says over netlink.
 //!
-//! It owns the socket, which of the kernel's messages is news, and how often there is any. What
-//! follows from a change is the caller's. Where the socket cannot be had nothing is polled
+//! It owns the socket, which of the kernel's messages is news, how often there is any, and which
+//! addresses are ours. What follows from a change is the caller's. Where the socket cannot be had nothing is polled
 //! instead: the tunnels' own deadlines find a dead way, too, only later.
 
 use std::{
     io,
+    net::{SocketAddr, UdpSocket},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -33,6 +34,15 @@ impl Default for Timings {
     fn default() -> Self {
         Self { settle: Duration::from_secs(1), gap: Duration::from_secs(5) }
     }
+}
+
+/// Whether an address is one of this machine's: without it nothing that is sent from it arrives. Asks
+/// the kernel for a port there, which it refuses for no other reason.
+#[must_use]
+pub fn is_own(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    let refused = UdpSocket::bind(address).err();
+    refused.is_none_or(|error| error.kind() != io::ErrorKind::AddrNotAvailable)
 }
 
 impl Timings {
@@ -248,6 +258,13 @@ mod tests {
         assert!(known.is_news(&link(NEW_LINK, 2, 1)));
         assert!(!known.is_news(&link(DEL_LINK, 2, RUNNING)));
         assert!(known.is_news(&link(NEW_LINK, 2, RUNNING)));
+    }
+
+    #[test]
+    fn own_addresses_are_told_from_others() {
+        assert!(is_own("127.0.0.1:1444".parse().unwrap()));
+        // For documentation (RFC 5737): nobody has it.
+        assert!(!is_own("192.0.2.1:1444".parse().unwrap()));
     }
 
     #[test]

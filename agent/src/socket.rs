@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -36,6 +36,12 @@ impl Socket {
     #[must_use]
     pub fn pin(&self) -> Option<verify::Pin> {
         verify::Pin::of(self.tls.get_ref().1.peer_certificates()?.first()?)
+    }
+
+    /// Our address, if the kernel says it.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.tls.get_ref().0.get_ref().local_addr().ok()
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
     backoff::{Absence, Cause},
     dial::{Dialer, Link},
     log::Quoted,
+    network,
     origin::forward,
     verify::Trust,
 };
@@ -43,7 +44,7 @@ use crate::{
 ///          v        handshake done
 ///     Connecting <------------------ (look again)
 ///       ^    |  \------------------> Connected --\
-///  wait |    |                           |       | look again: PING
+///  wait |    |                           |       | look again: PING, if our address is there
 ///  over,|    | failed      GOAWAY, lost, |  <----/
 ///  look |    |             other settings|
 /// again |    v                           |
@@ -188,7 +189,7 @@ impl Keeper {
     async fn serve(&mut self, link: Link) -> State {
         let born = Instant::now();
         self.absence.on_tunnel(born);
-        let from = link.peer.ip();
+        let (from, local) = (link.peer.ip(), link.local);
         let spread = link.welcome.as_ref().map_or(Duration::ZERO, |welcome| welcome.spread);
         self.view.on_connected(&link, self.shared.epoch.get());
         if !self.view.is_peer {
@@ -203,6 +204,9 @@ impl Keeper {
         let nudged = async {
             loop {
                 match self.nudges.recv().await {
+                    Ok(Nudge::Network) if !local.is_none_or(network::is_own) => {
+                        return Some(Accepted::Gone);
+                    }
                     Ok(Nudge::Network | Nudge::Asked) => tunnel.check(),
                     Ok(Nudge::Renew) => {
                         tunnel.drain();
@@ -229,6 +233,12 @@ impl Keeper {
         // A proxy that says goodbye as soon as it has said hello is in trouble.
         let is_brief = born.elapsed() < settings.backoff.network;
         let goaway = if is_brief { Cause::Network } else { Cause::Goaway { spread } };
+        if ended == Accepted::Gone {
+            // Nothing is left to say or to wait for.
+            driver.cancel().await;
+            self.down(&tunnel, born, "network", GONE.to_owned());
+            return State::Disconnected(Cause::Network);
+        }
         if ended != Accepted::Ended {
             let is_renewed = ended == Accepted::Renewed;
             let (cause, reason) = if is_renewed { RENEWED } else { GOODBYE };
@@ -365,5 +375,6 @@ fn random() -> u32 {
 /// How a tunnel ended: the word of its cause, and the reason.
 const GOODBYE: (&str, &str) = ("goaway", "the proxy said goodbye");
 const RENEWED: (&str, &str) = ("renewed", "the settings have changed");
+const GONE: &str = "our address is gone";
 /// Tunnels of one proxy that drain at a time.
 const DRAINING_MAX: usize = 4;

@@ -165,6 +165,8 @@ pub(super) enum Accepted {
     Last,
     /// We did: the tunnel was agreed under other settings.
     Renewed,
+    /// Our address is gone, and nothing that is sent from it arrives.
+    Gone,
     /// The session has ended.
     Ended,
 }

@@ -22,6 +22,8 @@ use crate::{
 const IDLE: f64 = 40.0;
 /// The same in a transfer, or with a request pending.
 const OWED: f64 = 20.0;
+/// What the kernel tells: at most 6 s after it happened (docs/testing.md, "The matrix"), and a dial.
+const TOLD: f64 = 10.0;
 /// After a wait of some seconds: the next step of the back-off, and what was sent into the hole.
 const STEPS: f64 = 20.0;
 
@@ -100,7 +102,8 @@ pub fn address_changed(pace: Pace) {
     let mark = site.mark();
     site.network().renumber();
     let [agent, proxy, back] = site.replaced(mark);
-    let cells = [(agent, OWED), (proxy, IDLE), (back, OWED)];
+    // Its own kernel told the agent that nothing can come from there.
+    let cells = [(agent, TOLD), (proxy, IDLE), (back, TOLD)];
     site.row("address of the agent changed", cells.map(Some));
 }
 
