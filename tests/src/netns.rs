@@ -190,7 +190,7 @@ impl Network {
     /// From now on the agent sends, and receives, at most so many bits in a second.
     pub fn limit(&self, bits: u64) {
         let words = |link: &str| {
-            format!("qdisc replace dev {link} root tbf rate {bits}bit burst 4kb latency 400ms")
+            format!("qdisc replace dev {link} root tbf rate {bits}bit burst 4kb limit 16kb")
         };
         self.agent.tell("tc", &words("net1"));
         self.router.tell("tc", &words("down1"));
