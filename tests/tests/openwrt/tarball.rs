@@ -188,6 +188,8 @@ fn what_fails_does_not_end_what_runs() {
     own.tell("for n in 1 2 3 4; do spdy-agent-service start & done; wait");
     let id = own.running();
     wait_until("one is left", || own.processes().len() == 2);
+    // It has read its configuration, of which it is to be given a wrong one.
+    wait_until("it answers", || own.run("spdy-agent status", "").out.contains("127.0.0.1:9"));
 
     // A wrong configuration, and a disk that is full.
     own.write("etc/spdy-agent/agent.conf", &format!("share nothing\n{right}"));
