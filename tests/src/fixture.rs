@@ -132,10 +132,19 @@ impl Builds {
 /// # Panics
 /// When it is not after [`PATIENCE`].
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    wait_within(PATIENCE, Duration::from_millis(5), what, is_so);
+}
+
+/// The same for as long as `limit`, with a `pause` between two questions: for what is slow, or costs
+/// something to ask.
+///
+/// # Panics
+/// When it is not so after `limit`.
+pub fn wait_within(limit: Duration, pause: Duration, what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(pause);
     }
 }
 

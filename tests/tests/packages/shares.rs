@@ -3,7 +3,10 @@
 
 use std::{fs, time::Duration};
 
-use spdy_tests::{fixture::wait_until, machine::Machine};
+use spdy_tests::{
+    fixture::{PATIENCE, wait_within},
+    machine::Machine,
+};
 
 use super::upgrade::{installed, property};
 
@@ -96,10 +99,8 @@ fn disk_that_comes_later_is_served_where_it_comes() {
     }
     for (share, place) in ["a", "b", "c"].iter().zip(places) {
         // Visitors make the agent look, every ten seconds at most.
-        wait_until("the disk is served", || {
-            std::thread::sleep(Duration::from_millis(200));
-            fetch(&machine, share) == place
-        });
+        let pause = Duration::from_millis(200);
+        wait_within(PATIENCE, pause, "the disk is served", || fetch(&machine, share) == place);
     }
     let put = "curl -sk -o /dev/null -w '%{http_code}' --upload-file /etc/hostname";
     assert_eq!(machine.run(&format!("{put} https://localhost:1443/c/new")), "201");

@@ -14,12 +14,11 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
 use spdy_tests::{
-    fixture::{Proxy, TempRoot},
+    fixture::{Proxy, TempRoot, wait_within},
     http::Request,
     observe::Debug,
     source::workspace,
@@ -329,13 +328,8 @@ impl Nas {
     }
 }
 
-/// Asks again and again until something is so, for what nobody announces.
 fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(200));
-    }
+    wait_within(PATIENCE, Duration::from_millis(200), what, is_so);
 }
 
 fn indented(text: &str) -> String {
