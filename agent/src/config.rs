@@ -1,6 +1,7 @@
 //! The configuration file, and settings made of it and of the command line.
 //!
-//! It owns the format (`file`), what overrules what, and every check before the first dial. It does not know `argv` ([`crate::args`]).
+//! It owns the format (`file`), what overrules what, and every check before the first dial. It does
+//! not know `argv` ([`crate::args`]).
 
 mod access;
 mod file;

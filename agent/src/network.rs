@@ -1,8 +1,8 @@
 //! Whether addresses, routes or links of this machine changed: what the kernel says over netlink.
 //!
 //! It owns the socket, which of the kernel's messages is news, how often there is any, and which
-//! addresses are ours. What follows from a change is the caller's. Where the socket cannot be had nothing is polled
-//! instead: the tunnels' own deadlines find a dead way, too, only later.
+//! addresses are ours. What follows from a change is the caller's. Where the socket cannot be had
+//! nothing is polled instead: the tunnels' own deadlines find a dead way, too, only later.
 
 use std::{
     io,
@@ -36,8 +36,9 @@ impl Default for Timings {
     }
 }
 
-/// Whether an address is one of this machine's: without it nothing that is sent from it arrives. Asks
-/// the kernel for a port there, which it refuses for no other reason.
+/// Whether an address is one of this machine's; nothing that is sent from another arrives. Asks the
+/// kernel for a port there: any other refusal, or a kernel that gives every address away
+/// (`ip_nonlocal_bind`), counts as yes, and the tunnel's PING decides.
 #[must_use]
 pub fn is_own(mut address: SocketAddr) -> bool {
     address.set_port(0);

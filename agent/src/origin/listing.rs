@@ -274,9 +274,9 @@ struct Details {
 pub(crate) const UNKNOWN: i64 = i64::MIN;
 /// Entries of a page.
 pub(crate) const PAGE: usize = 2_000;
-/// Entries of a pass for who gets them all, while there is memory for it: the folder is read anew for
-/// each, so that fewer are less work.
-pub(crate) const PASS: usize = 4 * PAGE;
+/// Entries of a pass for who gets them all, while there is memory for it: the folder is read anew
+/// for each, so that fewer are less work.
+pub(crate) const PASS: usize = 2 * PAGE;
 /// Octets of a name that a page has room for on average; with longer ones it holds fewer entries.
 const NAME_OCTETS: usize = 64;
 /// Of an entry whose disk nobody asks: a share among the entries.

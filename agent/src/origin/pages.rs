@@ -130,7 +130,9 @@ impl Source for Page {
 }
 
 /// Octets that all pages under way may hold.
-pub(crate) const HELD: usize = 2 << 20;
+pub(crate) const HELD: usize = 9 << 18;
+/// Octets that who takes more than a page needs leaves for others.
+pub(crate) const LEFT: usize = HELD / 8 * 5;
 
 /// The entity tag of a text: of the entries that it shows and how, and of `more`, all else that it
 /// depends on.

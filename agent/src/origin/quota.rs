@@ -18,6 +18,12 @@ impl Quota {
         self.left.set(self.left.get().checked_sub(amount)?);
         Some(Lease { left: self.left.clone(), amount })
     }
+
+    /// Takes an amount if so much is left behind it for others.
+    pub(crate) fn lease_leaving(&self, rest: usize, amount: usize) -> Option<Lease> {
+        drop(self.lease(amount.saturating_add(rest))?);
+        self.lease(amount)
+    }
 }
 
 /// Gives its amount back when dropped.
@@ -44,6 +50,7 @@ mod tests {
         assert!(quota.lease(2).is_none());
         let second = quota.clone().lease(1).unwrap();
         drop(first);
+        assert!(quota.lease_leaving(1, 2).is_none() && quota.lease_leaving(0, 2).is_some());
         assert!(quota.lease(2).is_some());
         drop(second);
         assert!(quota.lease(3).is_some());

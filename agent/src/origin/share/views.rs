@@ -163,12 +163,16 @@ async fn list(
     let tag = rest.is_none().then(|| pages::tag(tools.key, Some((&view, &listing)), &more));
     if let Some(rest) = &mut rest {
         drop(lease.take());
-        let take = |max| Some((max, tools.made.lease(listing::held_max(max) + 2 * PIECE)?));
-        let Some((max, taken)) = [PASS, PAGE].into_iter().find_map(take) else {
+        let amount = |max| listing::held_max(max) + 2 * PIECE;
+        lease = tools.made.lease_leaving(pages::LEFT, amount(PASS));
+        if lease.is_some() {
+            rest.max = PASS;
+        } else {
+            lease = tools.made.lease(amount(PAGE));
+        }
+        if lease.is_none() {
             return Reply::status(503);
-        };
-        rest.max = max;
-        lease = Some(taken);
+        }
     }
     let frame = Frame { target, view: &view, listing: &listing, archives, token };
     let page = Page::new(&frame, base, rest);
