@@ -8,6 +8,7 @@ use std::{
     io,
     path::PathBuf,
     rc::Rc,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -85,7 +86,9 @@ impl Source {
 /// [`DaemonError`], before anything is dialled.
 pub fn serve(source: Source) -> Result<(), DaemonError> {
     // First: a network that comes up while we start is told by SIGHUP, which must not end us.
-    let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]);
+    // SIGXFSZ ends a process that is not asked: with it a write above the limit for files
+    // (RLIMIT_FSIZE) is an error like others, of the one upload.
+    let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup, Signal::Xfsz]);
     let signals = signals.map_err(DaemonError::Signals)?;
     let settings = source.settle(None).map_err(DaemonError::Config)?;
     let log = settings.log.clone();
@@ -129,8 +132,11 @@ pub async fn reload(agent: &Agent, source: &Source) -> Result<(), String> {
     let reloaded = match settled {
         Ok(settings) => {
             announce_insecure(&settings);
-            mask(&settings);
-            agent.reload(settings).await.map_err(|error| error.to_string())
+            let reloaded = agent.reload(settings).await.map_err(|error| error.to_string());
+            if reloaded.is_ok() {
+                mask(&agent.settings());
+            }
+            reloaded
         }
         Err(error) => Err(error.to_string()),
     };
@@ -174,6 +180,7 @@ async fn obey(
                 };
                 drop(reloading.replace(agent.spawn(again)));
             }
+            Ok(Signal::Xfsz) => {}
             _ => {
                 let is_first = ends.len() == 2;
                 drop(ends.next());
@@ -321,10 +328,16 @@ async fn answer(agent: &Agent, source: &Source, question: &str) -> Answer {
     }
 }
 
+/// Sets the umask of the settings; without one, that with which the program was started.
 fn mask(settings: &Settings) {
-    if let Some(mask) = settings.umask {
-        umask(Mode::from_raw_mode(mask));
-    }
+    static INHERITED: OnceLock<Mode> = OnceLock::new();
+    let inherited = *INHERITED.get_or_init(|| {
+        // The system tells it only to who changes it.
+        let inherited = umask(Mode::RWXG | Mode::RWXO);
+        umask(inherited);
+        inherited
+    });
+    umask(settings.umask.map_or(inherited, Mode::from_raw_mode));
 }
 
 fn announce(settings: &Settings) {

@@ -4,6 +4,8 @@
 //! read and changed by the modules below, which stand in order like those of the crate. What the
 //! answers must be is docs/design.md and RFC 9110.
 
+mod context;
+
 pub mod forward;
 
 mod body;
@@ -65,7 +67,8 @@ use crate::{
     pool::{self, Pool},
 };
 use body::BodyError;
-use file::Root;
+pub use context::Context;
+use file::{Neighbour, Root};
 use forward::Forwards;
 use path::{PathError, Target};
 use quota::Quota;
@@ -145,58 +148,120 @@ pub struct Origin {
     forwards: Forwards,
     shares: Vec<Share>,
     tools: Tools,
-    changes: Changes,
+    changes: Rc<Changes>,
+    /// Bytes of the largest file that is taken.
+    max_upload: Option<u64>,
     linger: Duration,
     blocks: Quota,
     date: RefCell<(i64, String)>,
     log: Log,
 }
 
-impl Origin {
-    /// Opens the folders and removes what is left there of uploads of a former process.
+/// The directory of a share, opened. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    root: Arc<Root>,
+}
+
+impl Opened {
+    /// Opens the directory of a share and removes what interrupted uploads of former processes
+    /// left in it. `known`: what was opened before; what is among it is not looked through again.
+    /// Blocks.
     ///
     /// # Errors
-    /// One does not exist, is no folder or may not be read; the system has no random numbers.
+    /// It does not exist, is no directory or may not be read.
+    pub fn open(
+        options: &Options,
+        share: &ShareOptions,
+        known: &[Self],
+        log: &Log,
+    ) -> io::Result<Self> {
+        let root = Root::open(&share.path, options.use_openat2, &options.follow_into)?;
+        let root = Arc::new(root.with_owner(options.owner));
+        if share.writable && known.iter().all(|known| known.id() != root.id()) {
+            write::sweep(&root, date::seconds(SystemTime::now()), log);
+        }
+        Ok(Self { root })
+    }
+
+    /// Device and number of the directory.
+    #[must_use]
+    pub fn id(&self) -> (u64, u64) {
+        self.root.id()
+    }
+
+    /// Whether the share's path still leads to this directory. Blocks.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.root.is_current()
+    }
+
+    /// The same where no disk has to be asked, else `None`.
+    #[must_use]
+    pub fn is_current_cached(&self) -> Option<bool> {
+        self.root.is_current_cached()
+    }
+}
+
+impl Origin {
+    /// Opens the directories and removes what is left there of uploads of a former process.
+    ///
+    /// # Errors
+    /// One does not exist, is no directory or may not be read; the system has no random numbers.
     pub fn new(options: &Options, log: Log) -> io::Result<Self> {
+        let open = |share| Opened::open(options, share, &[], &log).map(Some);
+        let opened = options.shares.iter().map(open).collect::<io::Result<Vec<_>>>()?;
+        Ok(Self::of(&Rc::new(Context::new()?), options, &opened, log))
+    }
+
+    /// Serves the shares whose directories are open. Asks no disk.
+    #[must_use]
+    pub fn of(
+        context: &Rc<Context>,
+        options: &Options,
+        opened: &[Option<Opened>],
+        log: Log,
+    ) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(&options.instance);
-        let names = options.shares.iter().filter(|share| !share.name.is_empty());
-        let shares = options.shares.iter().map(|share| {
-            Ok(Share {
+        let there = || {
+            let shares = options.shares.iter().zip(opened);
+            shares.filter_map(|(share, opened)| Some((share, &opened.as_ref()?.root)))
+        };
+        let neighbours =
+            there().map(|(share, root)| Neighbour { id: root.id(), writable: share.writable });
+        let neighbours: Arc<[Neighbour]> = neighbours.collect();
+        let shares = there().map(|(share, root)| {
+            let root = Arc::new(root.among(neighbours.clone()));
+            Share {
+                root,
                 name: share.name.as_bytes().into(),
-                root: Arc::new(
-                    Root::open(&share.path, options.use_openat2, &options.follow_into)?
-                        .with_owner(options.owner),
-                ),
-                pool: Pool::new(options.threads),
+                pool: context.pool(&share.path, options.threads),
                 writable: share.writable,
-            })
+            }
         });
-        let shares = shares.collect::<io::Result<Vec<Share>>>()?;
-        for share in shares.iter().filter(|share| share.writable) {
-            write::sweep(&share.root, date::seconds(SystemTime::now()));
-        }
-        let tools = Tools::new(hasher.finish(), options.show_hidden);
-        Ok(Self {
-            forwards: Forwards::new(options.forwards.clone(), log.clone()),
+        let shares: Vec<_> = shares.collect();
+        let names = shares.iter().filter(|share| !share.name.is_empty());
+        let names = names.map(|share| share.name.clone()).collect();
+        Self {
+            forwards: Forwards::new(
+                options.forwards.clone(),
+                context.resolver.clone(),
+                log.clone(),
+            ),
             shares,
             tools: Tools {
                 index: options.index,
-                shares: names.map(|share| share.name.as_bytes().into()).collect(),
-                ..tools.map_err(|_| io::Error::other("the system has no random numbers"))?
+                shares: names,
+                ..Tools::new(context.shared.clone(), hasher.finish(), options.show_hidden)
             },
-            changes: Changes::new(options.max_upload),
+            changes: context.changes.clone(),
+            max_upload: options.max_upload,
             linger: options.linger,
-            blocks: Quota::new(body::BLOCKS),
+            blocks: context.blocks.clone(),
             date: RefCell::new((0, String::new())),
             log,
-        })
-    }
-
-    /// Time that requests have waited for the disk, in sum.
-    #[must_use]
-    pub fn disk_wait(&self) -> Duration {
-        self.tools.pool.time_waited()
+        }
     }
 
     /// Answers one request. Safe to drop: the stream is reset, an upload leaves nothing behind.
@@ -246,7 +311,7 @@ impl Origin {
             return Ok(status);
         }
         let now = date::seconds(SystemTime::now());
-        let mut pool = &self.tools.pool;
+        let mut pool = &*self.tools.shared.pool;
         let mut reply = self.reply(request, stream, now, &mut pool).await?;
         if date::is_plausible(now) {
             reply = self.with_date(reply, now);
@@ -313,10 +378,17 @@ impl Origin {
         let writes = if share.writable { write::methods(&target, query) } else { &[] };
         match method {
             method if writes.contains(&method) => {
-                let (shares, tools, changes) = (&self.shares, &self.tools, &self.changes);
-                let (target, shares) = (&target, shares.as_slice());
-                let change =
-                    Change { share, shares, tools, changes, request, target, query, stream };
+                let change = Change {
+                    share,
+                    shares: &self.shares,
+                    tools: &self.tools,
+                    changes: &self.changes,
+                    max_upload: self.max_upload,
+                    request,
+                    target: &target,
+                    query,
+                    stream,
+                };
                 change.answer().await.map_err(BodyError::from)
             }
             "GET" => Ok(share.read(&self.tools, request, &target, query, now).await),
@@ -327,7 +399,7 @@ impl Origin {
             "OPTIONS" => {
                 let reply = Reply::empty(204).with("allow", &allowed(writes));
                 let is_writable = share.writable;
-                Ok(if is_writable { write::with_uploads(reply, &self.changes) } else { reply })
+                Ok(if is_writable { write::with_uploads(reply, self.max_upload) } else { reply })
             }
             _ => Ok(Reply::status(405).with("allow", &allowed(writes))),
         }

@@ -223,9 +223,11 @@ impl Agent {
         let (naming, named) = async_channel::unbounded();
         let (changes, changed) = async_channel::bounded(1);
         let log = settings.log.clone();
+        let shares = Shares::open(settings.origin.clone(), settings.look, log.clone());
+        let shares = shares.map_err(|_| StartError::Random)?;
         let shared = Rc::new(Shared {
             executor: Rc::downgrade(&executor),
-            shares: Rc::new(Shares::open(settings.origin.clone(), settings.look, log.clone())),
+            shares: Rc::new(shares),
             budget: Arc::new(Budget::new(limits::PROCESS_BUDGET)),
             run,
             epoch: Cell::new(0),

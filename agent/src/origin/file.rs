@@ -1,8 +1,10 @@
 //! Opening what a name means below the root, and nothing else.
 //!
 //! It owns the ways of opening (one system call where the kernel can, `super::walk` where it
-//! cannot), what a file is, and the status that an error of the system becomes. All functions may
-//! block except [`Root::open_cached`] and, for what that opened, [`Root::meta`].
+//! cannot), whether the directory is still the one at its path, which share a directory belongs to,
+//! what a file is, and the status that an error of the system becomes. All functions may block
+//! except [`Root::open_cached`], [`Root::is_current_cached`] and, for what was opened cached,
+//! [`Root::meta`].
 
 use std::{
     fs::File,
@@ -10,7 +12,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, Instant},
@@ -18,10 +20,11 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat,
-        fstatfs, open, openat, openat2, statat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchown, fstat, fstatfs,
+        open, openat, openat2, stat, statat,
     },
     io::Errno,
+    process::geteuid,
 };
 
 use super::walk::{self, Ground};
@@ -29,8 +32,14 @@ use super::walk::{self, Ground};
 /// The folder that is served.
 #[derive(Debug)]
 pub(crate) struct Root {
-    folder: OwnedFd,
+    folder: Arc<OwnedFd>,
+    id: DirectoryId,
+    /// As its owner names it.
+    given: PathBuf,
+    /// Without links.
     path: PathBuf,
+    /// The shares of the agent, this one among them.
+    neighbours: Arc<[Neighbour]>,
     follow_into: Vec<PathBuf>,
     way: AtomicU8,
     /// Whether reading may leave the time of access alone: only for what is our own.
@@ -50,8 +59,11 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = open(path, flags, Mode::empty())?;
         let root = Self {
-            folder,
+            id: id_of(&fstat(&folder)?),
+            folder: Arc::new(folder),
+            given: path.to_owned(),
             path: path.canonicalize()?,
+            neighbours: Arc::new([]),
             follow_into: follow_into.to_vec(),
             way: AtomicU8::new(Way::Segments as u8),
             noatime: AtomicBool::new(true),
@@ -69,11 +81,74 @@ impl Root {
         Self { owner, ..self }
     }
 
-    /// Gives away what was just made in a folder. Best effort: some filesystems know no owners.
-    pub(crate) fn give(&self, folder: &OwnedFd, name: &[u8]) {
-        if let Some((user, group)) = self.owner {
-            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-            let _ = chownat(folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW);
+    /// The same directory among the shares of the agent, itself included: changes stay out of those
+    /// that are read-only.
+    pub(crate) fn among(&self, neighbours: Arc<[Neighbour]>) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            id: self.id,
+            given: self.given.clone(),
+            path: self.path.clone(),
+            neighbours,
+            follow_into: self.follow_into.clone(),
+            way: AtomicU8::new(self.way() as u8),
+            noatime: AtomicBool::new(true),
+            filesystems: Mutex::default(),
+            owner: self.owner,
+        }
+    }
+
+    /// Which directory it is.
+    pub(crate) const fn id(&self) -> DirectoryId {
+        self.id
+    }
+
+    /// Whether the share's path still leads to this directory: not after a disk was mounted over
+    /// it, replaced or unmounted, nor after it was renamed.
+    pub(crate) fn is_current(&self) -> bool {
+        stat(&self.given).is_ok_and(|stat| id_of(&stat) == self.id)
+    }
+
+    /// [`Root::is_current`] where no disk is needed for the answer, else `None`. On a local
+    /// filesystem the kernel keeps the way to a directory that is open.
+    pub(crate) fn is_current_cached(&self) -> Option<bool> {
+        (self.way() == Way::Cached && self.given == self.path).then(|| self.is_current())
+    }
+
+    /// Whose a directory is that was opened below this root.
+    ///
+    /// # Errors
+    /// What the system says of a directory above it.
+    pub(crate) fn belonging(&self, directory: &OwnedFd) -> Result<Belonging, Errno> {
+        let found = find_above(directory, |id| {
+            let other = || self.neighbours.iter().find(|neighbour| neighbour.id == id);
+            if id == self.id {
+                Some(Belonging::Own)
+            } else {
+                other().filter(|other| !other.writable).map(|_| Belonging::ReadOnly)
+            }
+        });
+        Ok(found?.unwrap_or(Belonging::Outside))
+    }
+
+    /// Whether a directory is this root or lies above it.
+    pub(crate) fn is_below(&self, directory: DirectoryId) -> Result<bool, Errno> {
+        is_in(&self.folder, directory)
+    }
+
+    /// Whether a directory is that of a share of the agent.
+    pub(crate) fn is_share(&self, directory: DirectoryId) -> bool {
+        self.neighbours.iter().any(|neighbour| neighbour.id == directory)
+    }
+
+    /// Gives away what was just made. Best effort: some filesystems know no owners. Only what is
+    /// open is given, and only what is ours: somebody else may have put another thing under its
+    /// name meanwhile.
+    pub(crate) fn give(&self, made: &OwnedFd) {
+        if let Some((user, group)) = self.owner
+            && fstat(made).is_ok_and(|stat| stat.st_uid == geteuid().as_raw())
+        {
+            let _ = fchown(made, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
         }
     }
 
@@ -194,6 +269,29 @@ impl Root {
     }
 }
 
+/// A directory as the kernel tells it from all others: device and inode. No two have the same while
+/// one of them is open.
+pub(crate) type DirectoryId = (u64, u64);
+
+/// A share, as far as another one must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) id: DirectoryId,
+    /// Whether clients may change it.
+    pub(crate) writable: bool,
+}
+
+/// Whose a directory is that a path of a share leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Belonging {
+    /// The share's own.
+    Own,
+    /// That of a share inside it which may not be changed.
+    ReadOnly,
+    /// Nobody's: a link leads out of the share.
+    Outside,
+}
+
 /// What can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -298,6 +396,43 @@ struct Known {
     asked: Instant,
 }
 
+/// Whether an open directory is the other one or lies below it. Blocks.
+pub(crate) fn is_in(directory: &OwnedFd, other: DirectoryId) -> Result<bool, Errno> {
+    find_above(directory, |id| (id == other).then_some(())).map(|found| found.is_some())
+}
+
+/// The first answer that `find` has for a directory or one above it; `None` at the top.
+fn find_above<T>(
+    directory: &OwnedFd,
+    mut find: impl FnMut(DirectoryId) -> Option<T>,
+) -> Result<Option<T>, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = openat(directory, ".", flags, Mode::empty())?;
+    let mut id = id_of(&stat_path(&at)?);
+    for _ in 0..DEPTH_MAX {
+        if let Some(found) = find(id) {
+            return Ok(Some(found));
+        }
+        at = match openat(&at, "..", flags, Mode::empty()) {
+            // No path of ours leads through there.
+            Err(Errno::ACCESS) => return Ok(None),
+            above => above?,
+        };
+        let above = id_of(&stat_path(&at)?);
+        if above == id {
+            return Ok(None);
+        }
+        id = above;
+    }
+    Err(Errno::LOOP)
+}
+
+/// The numbers of what `stat` tells of.
+#[allow(clippy::useless_conversion, reason = "narrower on 32-bit targets")]
+pub(crate) fn id_of(stat: &Stat) -> DirectoryId {
+    (stat.st_dev.into(), stat.st_ino.into())
+}
+
 /// What the system says of something that was opened with `O_PATH`: before Linux 3.6 `fstat` refuses
 /// it.
 pub(crate) fn stat_path(opened: impl AsFd) -> Result<Stat, Errno> {
@@ -347,6 +482,8 @@ const READ: OFlags =
     OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 const RENAME_RETRIES: usize = 8;
+/// Directories above one another that are looked at: as many as the longest path has, and more.
+const DEPTH_MAX: usize = 4_096;
 const FILESYSTEMS_MAX: usize = 16;
 const FILESYSTEM_KNOWN: Duration = Duration::from_secs(60);
 const EXT: u32 = 0xef53;

@@ -23,6 +23,7 @@ use std::{
     fmt,
     future::poll_fn,
     io,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -49,15 +50,15 @@ use service::Found;
 pub(crate) struct Forwards {
     /// The longest prefix first.
     services: Vec<Service>,
-    resolver: Pool,
+    resolver: Rc<Pool>,
     log: Log,
 }
 
 impl Forwards {
-    /// No two of `services` have the same prefix.
-    pub(crate) fn new(mut services: Vec<Service>, log: Log) -> Self {
+    /// No two of `services` have the same prefix. `resolver` has [`RESOLVERS`] threads.
+    pub(crate) fn new(mut services: Vec<Service>, resolver: Rc<Pool>, log: Log) -> Self {
         services.sort_by_key(|service| std::cmp::Reverse(service.prefix().len()));
-        Self { services, resolver: Pool::new(RESOLVERS), log }
+        Self { services, resolver, log }
     }
 
     /// The service that a path, with or without a query, belongs to.
@@ -272,7 +273,7 @@ impl fmt::Display for Failure {
 /// page with a WebSocket stays open for hours. Each may hold 64 KiB unread.
 pub const UPLOADS: usize = 64;
 /// Names that are resolved at a time; a resolver that hangs keeps its thread.
-const RESOLVERS: usize = 2;
+pub(super) const RESOLVERS: usize = 2;
 /// Longest Location, in octets.
 const LOCATION_MAX: usize = 30_000;
 /// Longest wait for a connection.
@@ -287,8 +288,11 @@ mod tests {
     fn longest_prefix_wins() {
         let service = |text| Service::parse(text).unwrap();
         let services = ["/=http://a", "/x/y=http://b", "/x=http://c"].map(service);
-        let forwards =
-            Forwards::new(services.into(), Log::writer(Level::Error, Box::new(io::sink())));
+        let forwards = Forwards::new(
+            services.into(),
+            Rc::new(Pool::new(1)),
+            Log::writer(Level::Error, Box::new(io::sink())),
+        );
         for (path, prefix) in [
             ("/", "/"),
             ("/xy", "/"),

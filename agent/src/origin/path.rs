@@ -124,9 +124,46 @@ impl Target {
 }
 
 /// Whether a name exists for nobody. `shown`: a dot at its start does not hide it. Uploads that are
-/// not whole, and what tells of them, always are.
+/// not whole, and what tells of them, always are, also as a disk may spell them that ignores case.
 pub(crate) fn is_hidden(name: &[u8], shown: bool) -> bool {
-    name.starts_with(b".") && (!shown || name.starts_with(OURS))
+    match name.first() {
+        Some(b'.') => !shown || is_ours(name),
+        // Letters that a disk may pass over, with a dot behind them.
+        Some(0x80..) => {
+            let first = folded(name).next();
+            first == Some('.') && (!shown || is_ours(name))
+        }
+        _ => false,
+    }
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    folded(name).take(OURS.len()).eq(OURS.chars())
+}
+
+/// The characters of a name as the most tolerant disks compare them, as far as that touches ASCII:
+/// without case and without what Unicode lets programs ignore (ext4 with casefold).
+fn folded(name: &[u8]) -> impl Iterator<Item = char> + '_ {
+    let chars = name.utf8_chunks().flat_map(|chunk| {
+        let invalid = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        chunk.valid().chars().chain(invalid)
+    });
+    chars.filter(|c| !is_ignorable(*c)).map(|c| match c {
+        // The only letters beside A to Z that fold to one of a to z alone.
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    })
+}
+
+/// Default_Ignorable_Code_Point (Unicode 15.1, DerivedCoreProperties).
+const fn is_ignorable(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A name as one segment of a link.
@@ -172,7 +209,7 @@ fn decode(segment: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
 }
 
 /// How the names of our own files in a share begin.
-const OURS: &[u8] = b".spdy-";
+const OURS: &str = ".spdy-";
 
 /// Longest path that is read, in octets, without its query. Encoded again it still fits a header.
 const PATH_MAX: usize = 8_192;
@@ -207,6 +244,25 @@ const SEGMENT: &AsciiSet = &CONTROLS_AND_SPACE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_our_own_exist_for_nobody_however_a_disk_spells_them() {
+        for name in [
+            ".spdy-part-0",
+            ".SPDY-PART-0",
+            ".sPdY-uploads",
+            ".\u{17f}pdy-put-0",
+            ".s\u{200d}pdy-put-0",
+            "\u{feff}.spdy-put-0",
+        ] {
+            assert!(is_hidden(name.as_bytes(), true), "{name:?}");
+        }
+        for name in [".spdy", ".profile", "spdy-put-0", "\u{e4}.spdy-put-0", "\u{200b}"] {
+            assert!(!is_hidden(name.as_bytes(), true), "{name:?}");
+        }
+        assert!(is_hidden("\u{200b}.profile".as_bytes(), false));
+        assert!(!is_hidden(b"\xff.profile", false) && !is_hidden(b"", false));
+    }
 
     fn name(path: &[u8]) -> Result<(Vec<u8>, bool), PathError> {
         Target::parse(path, false).map(|target| (target.name, target.folder))

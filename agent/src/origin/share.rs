@@ -7,7 +7,7 @@ mod files;
 mod variants;
 mod views;
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use ring::error::Unspecified;
 use spdy_protocol::head::RequestHead;
@@ -34,7 +34,7 @@ pub(crate) struct Share {
     pub(crate) name: Box<[u8]>,
     pub(crate) root: Arc<Root>,
     /// Threads of its own: a disk that hangs keeps those of no other share.
-    pub(crate) pool: Pool,
+    pub(crate) pool: Rc<Pool>,
     /// Whether visitors may change it.
     pub(crate) writable: bool,
 }
@@ -42,8 +42,6 @@ pub(crate) struct Share {
 /// What all shares of an origin work with.
 #[derive(Debug)]
 pub(crate) struct Tools {
-    /// For what no disk is asked.
-    pub(crate) pool: Pool,
     /// Makes the tags of one NAS differ from those of another.
     pub(crate) key: u64,
     /// Whether names with a dot are served.
@@ -52,16 +50,24 @@ pub(crate) struct Tools {
     pub(crate) index: bool,
     /// The names of the shares that have one: folders of `/`.
     pub(crate) shares: Arc<[Box<[u8]>]>,
+    /// The policy of our own pages, and that of those with forms.
+    pub(crate) policies: [String; 2],
+    pub(crate) shared: Shared,
+}
+
+/// What the shares of all origins work with, one after the other. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    /// For what no disk is asked.
+    pub(crate) pool: Rc<Pool>,
     /// Octets of pages that are made while they are sent.
     pub(crate) made: Quota,
     /// Archives under way.
     pub(crate) archives: Quota,
     /// Bodies that are compressed.
     pub(crate) gzips: Quota,
-    /// The policy of our own pages, and that of those with forms.
-    pub(crate) policies: [String; 2],
     /// Makes and knows the tokens of our own forms.
-    pub(crate) secret: Secret,
+    pub(crate) secret: Rc<Secret>,
 }
 
 impl Share {
@@ -115,22 +121,30 @@ pub(crate) fn place(shares: &[Share], target: Target) -> Option<(&Share, Target)
     }
 }
 
-impl Tools {
+impl Shared {
     /// # Errors
     /// The system has no random numbers.
-    pub(crate) fn new(key: u64, hidden: bool) -> Result<Self, Unspecified> {
+    pub(crate) fn new() -> Result<Self, Unspecified> {
         Ok(Self {
-            pool: Pool::new(1),
+            pool: Rc::new(Pool::new(1)),
+            made: Quota::new(pages::HELD),
+            archives: Quota::new(archive::AT_A_TIME),
+            gzips: Quota::new(gzip::AT_A_TIME),
+            secret: Rc::new(Secret::new()?),
+        })
+    }
+}
+
+impl Tools {
+    pub(crate) fn new(shared: Shared, key: u64, hidden: bool) -> Self {
+        Self {
             key,
             hidden,
             index: true,
             shares: Arc::new([]),
-            made: Quota::new(pages::HELD),
-            archives: Quota::new(archive::AT_A_TIME),
-            gzips: Quota::new(gzip::AT_A_TIME),
             policies: [false, true].map(pages::policy),
-            secret: Secret::new()?,
-        })
+            shared,
+        }
     }
 }
 
@@ -164,10 +178,10 @@ mod tests {
 
     #[test]
     fn share_whose_disk_hangs_keeps_no_other_waiting() {
-        let tools = Tools::new(0, false).unwrap();
+        let tools = Tools::new(Shared::new().unwrap(), 0, false);
         let share = || {
             let root = Arc::new(Root::open(&std::env::temp_dir(), false, &[]).unwrap());
-            Share { name: Box::default(), root, pool: Pool::new(1), writable: false }
+            Share { name: Box::default(), root, pool: Rc::new(Pool::new(1)), writable: false }
         };
         let (hangs, other) = (share(), share());
         let (come_back, disk) = std::sync::mpsc::channel::<()>();

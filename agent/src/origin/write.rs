@@ -21,9 +21,11 @@ mod journal;
 
 mod place;
 
+mod room;
+
 mod guard;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use spdy_protocol::{error::StreamError, head::RequestHead, tunnel::Stream};
@@ -35,7 +37,7 @@ use super::{
     share::{Share, Tools},
 };
 pub(crate) use journal::sweep;
-use place::Place;
+use place::{Coordination, Place};
 
 /// A request that changes something.
 #[derive(Debug)]
@@ -45,19 +47,18 @@ pub(crate) struct Change<'a> {
     pub(crate) shares: &'a [Share],
     pub(crate) tools: &'a Tools,
     pub(crate) changes: &'a Changes,
+    /// Bytes of the largest file that is taken.
+    pub(crate) max_upload: Option<u64>,
     pub(crate) request: &'a RequestHead,
     pub(crate) target: &'a Target,
     pub(crate) query: Option<&'a [u8]>,
     pub(crate) stream: &'a Stream,
 }
 
-/// What all changes of an origin share.
-#[derive(Debug)]
+/// What all changes share for as long as the agent runs.
+#[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Octets of the largest file that is taken.
-    max_upload: Option<u64>,
-    /// Held while a name is looked at and changed.
-    names: Arc<Mutex<()>>,
+    coordination: Arc<Coordination>,
     turns: resume::Turns,
 }
 
@@ -118,17 +119,10 @@ impl Change<'_> {
 
     /// Refuses what is announced to be larger than may be.
     fn check_size(&self, len: Option<u64>) -> Result<(), Problem> {
-        match (len, self.changes.max_upload) {
+        match (len, self.max_upload) {
             (Some(len), Some(max)) if len > max => Err(receive::TOO_LARGE),
             _ => Ok(()),
         }
-    }
-}
-
-impl Changes {
-    /// `max_upload`: octets of the largest file that is taken.
-    pub(crate) fn new(max_upload: Option<u64>) -> Self {
-        Self { max_upload, names: Arc::default(), turns: resume::Turns::default() }
     }
 }
 
@@ -138,7 +132,9 @@ impl Problem {
     }
 
     fn reply(self) -> Reply {
-        Reply::text(self.status, format!("{}\n", self.text))
+        let reply = Reply::text(self.status, format!("{}\n", self.text));
+        // What the agent lacks for the moment, or has just found out.
+        if self.status == 503 { reply.with("retry-after", RETRY_AFTER) } else { reply }
     }
 }
 
@@ -188,8 +184,9 @@ pub(crate) fn methods(target: &Target, query: Option<&[u8]>) -> &'static [&'stat
 }
 
 /// What OPTIONS tells about uploads in several requests.
-pub(crate) fn with_uploads(reply: Reply, changes: &Changes) -> Reply {
-    reply.with("accept-patch", resume::MEDIA_TYPE).with("upload-limit", &resume::limits(changes))
+pub(crate) fn with_uploads(reply: Reply, max_upload: Option<u64>) -> Reply {
+    let reply = reply.with("accept-patch", resume::MEDIA_TYPE);
+    reply.with("upload-limit", &resume::limits(max_upload))
 }
 
 /// `upload=` of a query.
@@ -197,5 +194,7 @@ fn upload_of(query: Option<&[u8]>) -> Option<&[u8]> {
     query?.split(|octet| *octet == b'&').find_map(|pair| pair.strip_prefix(b"upload="))
 }
 
+/// Seconds after which a client may ask again for what could not be done now.
+const RETRY_AFTER: &str = "2";
 /// Methods that are taken somewhere in a share that may be changed.
 pub(crate) const METHODS: &[&str] = &["PUT", "POST", "PATCH", "DELETE", "MKCOL", "MOVE"];

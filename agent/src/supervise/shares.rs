@@ -1,15 +1,21 @@
 //! What requests are given to: the origin, made anew when a share comes, goes or changes.
 //!
 //! It owns which shares are there. A disk may be mounted long after the start of the agent, or
-//! sleep; so nobody asks for it but a request, and then at most every [`Shares::pause`]. What is
-//! served and how is [`crate::origin`]'s.
+//! sleep, so nothing looks at the directories but requests. Each request checks that the path of
+//! its share still leads to the directory that is open: on local filesystems by one `stat` of what
+//! the kernel has at hand, elsewhere on the threads of the share. If it does not, all are looked at
+//! and the request waits for that; so no request is served by a directory that is no longer the
+//! share's. Shares that are not there are looked for at most every [`Shares::pause`]. What is served
+//! and how is [`crate::origin`]'s.
 
 use std::{
     cell::RefCell,
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    future::poll_fn,
+    io,
     path::PathBuf,
+    pin::Pin,
     rc::Rc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -25,7 +31,7 @@ use spdy_protocol::{
 
 use crate::{
     log::{Log, Quoted},
-    origin::{Options, Origin, ShareOptions, check_root},
+    origin::{Context, Opened, Options, Origin, ShareOptions, check_root},
     pool::Pool,
 };
 
@@ -33,9 +39,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Shares {
     log: Log,
-    /// Shortest time between two looks.
+    /// Shortest time between two looks for what is not there.
     pause: Duration,
+    /// For reports, which look at all disks.
     pool: Pool,
+    context: Rc<Context>,
     state: RefCell<State>,
 }
 
@@ -47,15 +55,25 @@ struct State {
     /// Whether the origin is made of these options.
     is_current: bool,
     origin: Option<Rc<Origin>>,
-    /// What requests waited for the disk under origins before this one.
-    disk_wait: Duration,
     looked: Instant,
     /// Open while somebody looks.
     looking: Option<Receiver<()>>,
 }
 
-/// What one share's folder was when somebody looked: device and number, or why it is not there.
-type Found = Result<(u64, u64), String>;
+/// The directory of one share as it was when somebody looked, or why it is not there.
+type Found = Result<Opened, String>;
+
+/// What is known of the share that a request is for.
+enum Standing {
+    /// Its directory is the one at its path, or it is for no share.
+    Ready,
+    /// Only its disk can tell.
+    Unknown(usize, Opened),
+    /// Its path leads elsewhere now.
+    Replaced,
+    /// It was not there.
+    Absent,
+}
 
 /// One share as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,36 +96,33 @@ pub struct ShareReport {
 
 impl Shares {
     /// Opens what there is. May block: for a start, and not beside running tunnels.
-    pub(super) fn open(options: Options, pause: Duration, log: Log) -> Self {
-        let found = look(&options.shares);
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub(super) fn open(options: Options, pause: Duration, log: Log) -> io::Result<Self> {
+        let open = |share| open_share(&options, share, &[], &log);
+        let found = options.shares.iter().map(open).collect();
         let shares = Self {
-            log,
             pause,
             pool: Pool::new(1),
+            context: Rc::new(Context::new()?),
             state: RefCell::new(State {
                 options,
                 found: Vec::new(),
                 is_current: false,
                 origin: None,
-                disk_wait: Duration::ZERO,
                 looked: Instant::now(),
                 looking: None,
             }),
+            log,
         };
         shares.take(found);
-        shares
+        Ok(shares)
     }
 
     /// Serves others from now on. Requests that run finish as they began.
     pub(super) async fn replace(&self, options: Options) {
-        let shares = options.shares.clone();
-        let silent = vec![Err(SILENT.to_owned()); shares.len()];
-        let looked = self.pool.run(move || look(&shares));
-        let found = or(looked, async {
-            Timer::after(LOOK_MAX).await;
-            silent
-        })
-        .await;
+        let found = self.look(&options).await;
         {
             let mut state = self.state.borrow_mut();
             let old = state.options.shares.iter().zip(&state.found);
@@ -123,51 +138,110 @@ impl Shares {
         self.take(found);
     }
 
-    /// If it is time to look at the folders again, the future that does so; it must be run.
+    /// If it is time to look for what is not there, the future that does so; it must be run.
     pub(super) fn look_again(self: &Rc<Self>) -> Option<impl Future<Output = ()> + use<>> {
-        let mut state = self.state.borrow_mut();
-        if state.looking.is_some() || state.looked.elapsed() < self.pause {
-            return None;
+        let is_due = {
+            let state = self.state.borrow();
+            state.looking.is_none()
+                && state.looked.elapsed() >= self.pause
+                && state.found.iter().any(|found| matches!(found, Some(Err(_))))
+        };
+        is_due.then(|| self.clone().look_now())
+    }
+
+    /// Looks at all directories, or waits for who looks already.
+    async fn look_now(self: Rc<Self>) {
+        let looking = self.state.borrow().looking.clone();
+        if let Some(looking) = looking {
+            // Nothing is sent: it closes.
+            let _ = looking.recv().await;
+            return;
         }
         let (done, looking) = async_channel::bounded::<()>(1);
-        state.looking = Some(looking);
-        let (this, shares) = (self.clone(), state.options.shares.clone());
-        Some(async move {
-            let wanted = shares.clone();
-            let found = this.pool.run(move || look(&shares)).await;
-            let is_current = {
-                let mut state = this.state.borrow_mut();
-                state.looked = Instant::now();
-                state.looking = None;
-                state.options.shares == wanted
+        let options = {
+            let mut state = self.state.borrow_mut();
+            state.looking = Some(looking);
+            state.options.clone()
+        };
+        let found = self.look(&options).await;
+        let is_current = {
+            let mut state = self.state.borrow_mut();
+            state.looked = Instant::now();
+            state.looking = None;
+            state.options.shares == options.shares
+        };
+        if is_current {
+            self.take(found);
+        }
+        drop(done);
+    }
+
+    /// Opens all directories side by side, each on the threads of its share.
+    async fn look(&self, options: &Options) -> Vec<Found> {
+        let known: Vec<Opened> = {
+            let state = self.state.borrow();
+            state.found.iter().flatten().filter_map(|found| found.clone().ok()).collect()
+        };
+        let open = |share: &ShareOptions| {
+            let pool = self.context.pool(&share.path, options.threads);
+            let (options, share) = (options.clone(), share.clone());
+            let (known, log) = (known.clone(), self.log.clone());
+            let opened =
+                async move { pool.run(move || open_share(&options, &share, &known, &log)).await };
+            let silent = async {
+                Timer::after(LOOK_MAX).await;
+                Err(SILENT.to_owned())
             };
-            if is_current {
-                this.take(found);
-            }
-            drop(done);
-        })
+            Box::pin(or(opened, silent)) as Pin<Box<dyn Future<Output = Found>>>
+        };
+        all(options.shares.iter().map(open).collect()).await
     }
 
     /// Answers one request.
     pub(super) async fn serve(self: Rc<Self>, head: RequestHead, stream: Stream) {
-        let looking = self.state.borrow().looking.clone();
-        if let Some(looking) = looking.filter(|_| self.is_absent(&head.path)) {
-            // Nothing is sent: it closes.
-            let looked = async { looking.recv().await.is_ok() };
-            or(looked, after(LOOK_MAX)).await;
+        if !self.is_ready(&head.path).await {
+            return self.refuse(&head, &stream).await;
         }
         let origin = self.state.borrow().origin.clone();
-        match origin.filter(|_| !self.is_absent(&head.path)) {
+        match origin {
             Some(origin) => origin.serve(head, stream).await,
             None => self.refuse(&head, &stream).await,
         }
     }
 
+    /// Whether the share of a path is there, after a look if need be.
+    async fn is_ready(self: &Rc<Self>, path: &[u8]) -> bool {
+        for _ in 0..LOOKS_MAX {
+            match self.standing(path) {
+                Standing::Ready => return true,
+                Standing::Unknown(at, opened) => {
+                    if self.is_current_on_disk(at, opened).await {
+                        return true;
+                    }
+                }
+                Standing::Replaced => {}
+                // Who comes while somebody looks waits for that; no disk is woken for it.
+                Standing::Absent if self.state.borrow().looking.is_none() => return false,
+                Standing::Absent => {}
+            }
+            self.clone().look_now().await;
+        }
+        matches!(self.standing(path), Standing::Ready)
+    }
+
+    /// Asks the disk of a share whether its path leads to what is open.
+    async fn is_current_on_disk(&self, at: usize, opened: Opened) -> bool {
+        let pool = {
+            let options = &self.state.borrow().options;
+            let Some(share) = options.shares.get(at) else { return false };
+            self.context.pool(&share.path, options.threads)
+        };
+        or(pool.run(move || opened.is_current()), after(LOOK_MAX)).await
+    }
+
     /// Time that requests have waited for the disks, in sum.
     pub(super) fn disk_wait(&self) -> Duration {
-        let state = self.state.borrow();
-        let now = state.origin.as_ref().map_or(Duration::ZERO, |origin| origin.disk_wait());
-        state.disk_wait + now
+        self.context.disk_wait()
     }
 
     /// All shares as they are now, asked on the pool. May wake a disk.
@@ -185,31 +259,25 @@ impl Shares {
         .await
     }
 
-    /// Makes the origin of what was found, if anything is new.
+    /// Makes the origin of what was found, if anything is new. Asks no disk.
     fn take(&self, found: Vec<Found>) {
         let mut state = self.state.borrow_mut();
-        let found: Vec<_> = found.into_iter().map(Some).collect();
-        if state.is_current && state.found == found {
+        let is_same = |at: usize, now: &Found| match (state.found.get(at), now) {
+            (Some(Some(Ok(before))), Ok(now)) => before.id() == now.id(),
+            (Some(Some(Err(before))), Err(now)) => before == now,
+            _ => false,
+        };
+        if state.is_current && found.iter().enumerate().all(|(at, now)| is_same(at, now)) {
             return;
         }
-        let mut options = state.options.clone();
-        let mut there = found.iter();
-        options.shares.retain(|_| matches!(there.next(), Some(Some(Ok(_)))));
-        match Origin::new(&options, self.log.clone()) {
-            Ok(origin) => {
-                let old = state.origin.replace(Rc::new(origin));
-                state.disk_wait += old.map_or(Duration::ZERO, |old| old.disk_wait());
-            }
-            // It went between two looks; the next one will tell.
-            Err(_) => return,
+        let opened: Vec<_> = found.iter().map(|found| found.as_ref().ok().cloned()).collect();
+        let origin = Origin::of(&self.context, &state.options, &opened, self.log.clone());
+        state.origin = Some(Rc::new(origin));
+        for (at, (share, now)) in state.options.shares.iter().zip(&found).enumerate() {
+            self.tell(share, state.found.get(at).and_then(Option::as_ref), now);
         }
-        for (at, share) in state.options.shares.iter().enumerate() {
-            let before = state.found.get(at).and_then(Option::as_ref);
-            if let Some(now) = &found[at] {
-                self.tell(share, before, now);
-            }
-        }
-        (state.found, state.is_current) = (found, true);
+        state.found = found.into_iter().map(Some).collect();
+        state.is_current = true;
     }
 
     /// Logs what changed.
@@ -218,7 +286,7 @@ impl Shares {
         let share = format_args!("path=/{} folder={}", share.name, Quoted(&folder));
         match (before, now) {
             (Some(Err(_)), Ok(_)) => self.log.info(format_args!("event=share_present {share}")),
-            (Some(Ok(before)), Ok(now)) if before != now => {
+            (Some(Ok(before)), Ok(now)) if before.id() != now.id() => {
                 self.log.info(format_args!("event=share_changed {share}"));
             }
             (None | Some(Ok(_)), Err(reason)) => self.log.warn(format_args!(
@@ -229,26 +297,18 @@ impl Shares {
         }
     }
 
-    /// Whether a path lies in a share that is not there.
-    fn is_absent(&self, path: &[u8]) -> bool {
+    /// What is known of the share that a path lies in.
+    fn standing(&self, path: &[u8]) -> Standing {
         let state = self.state.borrow();
-        if !state.found.iter().flatten().any(Result::is_err) {
-            return false;
+        let Some(at) = share_of(&state.options, path) else { return Standing::Ready };
+        match state.found.get(at) {
+            Some(Some(Ok(opened))) => match opened.is_current_cached() {
+                Some(true) => Standing::Ready,
+                Some(false) => Standing::Replaced,
+                None => Standing::Unknown(at, opened.clone()),
+            },
+            _ => Standing::Absent,
         }
-        // Services come before shares.
-        let is_forwarded = state.options.forwards.iter().any(|service| {
-            let prefix = service.prefix().trim_end_matches('/').as_bytes();
-            let rest = path.strip_prefix(prefix);
-            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?')))
-        });
-        if is_forwarded {
-            return false;
-        }
-        let first = path.split(|octet| matches!(octet, b'/' | b'?')).find(|part| !part.is_empty());
-        let first: Vec<u8> = first.map(|part| percent_decode(part).collect()).unwrap_or_default();
-        let shares = || state.options.shares.iter().zip(&state.found);
-        let named = |name: &[u8]| shares().find(|(share, _)| share.name.as_bytes() == name);
-        named(&first).or_else(|| named(b"")).is_some_and(|(_, found)| matches!(found, Some(Err(_))))
     }
 
     async fn refuse(&self, request: &RequestHead, stream: &Stream) {
@@ -297,14 +357,46 @@ async fn after(time: Duration) -> bool {
     false
 }
 
-/// Looks at each folder. Blocks.
-fn look(shares: &[ShareOptions]) -> Vec<Found> {
-    let one = |share: &ShareOptions| -> io::Result<(u64, u64)> {
-        check_root(&share.path)?;
-        let meta = fs::metadata(&share.path)?;
-        Ok((meta.dev(), meta.ino()))
-    };
-    shares.iter().map(|share| one(share).map_err(|error| error.to_string())).collect()
+/// The share that a path lies in; `None` if it is for a service or for the list of shares.
+fn share_of(options: &Options, path: &[u8]) -> Option<usize> {
+    // Services come before shares.
+    let is_forwarded = options.forwards.iter().any(|service| {
+        let prefix = service.prefix().trim_end_matches('/').as_bytes();
+        let rest = path.strip_prefix(prefix);
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?')))
+    });
+    if is_forwarded {
+        return None;
+    }
+    let named = |name: &[u8]| options.shares.iter().position(|share| share.name.as_bytes() == name);
+    if options.shares.len() == 1 && options.shares[0].name.is_empty() {
+        return Some(0);
+    }
+    let first = path.split(|byte| matches!(byte, b'/' | b'?')).find(|part| !part.is_empty());
+    let first: Vec<u8> = first.map(|part| percent_decode(part).collect()).unwrap_or_default();
+    named(&first).or_else(|| named(b""))
+}
+
+/// Opens the directory of a share. Blocks.
+fn open_share(options: &Options, share: &ShareOptions, known: &[Opened], log: &Log) -> Found {
+    Opened::open(options, share, known, log).map_err(|error| error.to_string())
+}
+
+/// Runs all side by side.
+async fn all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
+    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(ready) = future.as_mut().poll(cx)
+            {
+                *result = Some(ready);
+            }
+        }
+        if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
 }
 
 fn named(share: &ShareOptions) -> ShareReport {
@@ -339,6 +431,9 @@ pub fn examine_share(share: &ShareOptions) -> ShareReport {
 const SILENT: &str = "the disk does not answer";
 /// Longest wait for a look at the folders: a disk that spins up.
 const LOOK_MAX: Duration = Duration::from_secs(10);
+/// Looks that one request waits for: the first may have begun before a disk was changed, and disks
+/// may be changed while somebody looks.
+const LOOKS_MAX: usize = 4;
 /// Longest wait of a report for the disks.
 const REPORT_MAX: Duration = Duration::from_secs(3);
 /// Octets of a refused request's body that are let pass.

@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) complete: bool,
 
     pub(super) head: Option<Headers>,
+    /// Whether FIN came with the head: nothing that the peer sends follows.
+    pub(super) is_head_only: bool,
     pub(super) inbox: Inbox,
     /// What the peer may send.
     pub(super) receive_window: Window,
@@ -58,6 +60,7 @@ impl Stream {
             failure: None,
             complete: false,
             head: None,
+            is_head_only: false,
             inbox: Inbox::default(),
             receive_window: Window::new(INITIAL_WINDOW),
             target: INITIAL_WINDOW,

@@ -41,6 +41,13 @@ impl Session {
         self.phase == Phase::Open && self.next_id != 0
     }
 
+    /// Whether the peer's request came with FIN on its head (SPDY/3.1 2.3.1): it has no body, not
+    /// even an empty one. False for streams that we opened.
+    #[must_use]
+    pub fn is_head_only(&self, key: Key) -> bool {
+        self.table.get(key).is_some_and(|stream| stream.is_head_only)
+    }
+
     /// How the peer behaves, as far as it has shown.
     #[must_use]
     pub const fn profile(&self) -> Profile {

@@ -342,6 +342,7 @@ impl Session {
         stream.charged = first_window;
         stream.send_window = super::Window::new(self.peer_window);
         stream.head = Some(headers);
+        stream.is_head_only = fin;
         let key = self.table.insert(id, stream);
         self.last_accepted = self.last_accepted.max(number);
         self.counters.streams_opened += 1;

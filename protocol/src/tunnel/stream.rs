@@ -35,6 +35,13 @@ impl Stream {
         self.key.id.value()
     }
 
+    /// Whether a request came with FIN on its head (server side): it has no body, which is not the
+    /// same as an empty one.
+    #[must_use]
+    pub fn is_head_only(&self) -> bool {
+        self.shared.lock().session.is_head_only(self.key)
+    }
+
     /// Waits for the reply (client side), once.
     ///
     /// # Errors

@@ -8,14 +8,14 @@ use spdy_tests::{
 use crate::Share;
 
 /// The token in the form of a page.
-fn token(share: &Share, target: &str) -> String {
+pub(crate) fn token(share: &Share, target: &str) -> String {
     let page = Request::get(target).send(share.http()).unwrap().text();
     let rest = page.split("name=\"token\" value=\"").nth(1).unwrap();
     rest.split('"').next().unwrap().to_owned()
 }
 
 /// A field: its name, the name of its file, its value.
-type Field<'a> = (&'a str, Option<&'a str>, &'a [u8]);
+pub(crate) type Field<'a> = (&'a str, Option<&'a str>, &'a [u8]);
 
 fn body(fields: &[Field<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
@@ -29,7 +29,7 @@ fn body(fields: &[Field<'_>]) -> Vec<u8> {
     body
 }
 
-fn post(share: &Share, target: &str, fields: &[Field<'_>]) -> Response {
+pub(crate) fn post(share: &Share, target: &str, fields: &[Field<'_>]) -> Response {
     let headers = [("content-type", "multipart/form-data; boundary=XyZ")];
     share.send("POST", target, &headers, &body(fields))
 }

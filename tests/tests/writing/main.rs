@@ -1,15 +1,21 @@
 //! Changing a share through both programs: what visitors may do, and what is on the disk after it.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
+mod disks;
+
 mod form;
 
 mod guard;
 
 mod names;
 
+mod moves;
+
 mod put;
 
 mod resume;
+
+mod together;
 
 mod traces;
 
@@ -133,6 +139,6 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
     }
 }

@@ -50,7 +50,7 @@ fn agent_that_is_killed_in_a_put_leaves_nothing_after_its_next_start() {
 }
 
 #[test]
-fn records_that_tell_nothing_are_removed_and_others_left_alone() {
+fn records_that_cannot_be_read_are_kept_and_told() {
     let mut share = Share::new();
     share.root.write(".spdy-uploads/put-empty", b"");
     share.root.write(".spdy-uploads/put-gone", b".\0gone\0");
@@ -73,6 +73,8 @@ fn records_that_tell_nothing_are_removed_and_others_left_alone() {
         share.names(),
         [
             ".spdy-uploads",
+            ".spdy-uploads/part-broken",
+            ".spdy-uploads/put-empty",
             ".spdy-uploads/put-gone",
             ".spdy-uploads/put-later",
             ".spdy-uploads/put-out",
@@ -81,8 +83,34 @@ fn records_that_tell_nothing_are_removed_and_others_left_alone() {
             "dir/film"
         ]
     );
+    for record in ["part-broken", "put-empty"] {
+        let line = format!("event=upload_record_unreadable record=.spdy-uploads/{record} ");
+        let agent = share.pair.agent.program();
+        agent.wait_for("the record", |said| said.contains(&line).then_some(()));
+    }
     // Uploads work beside what was left.
     assert_eq!(share.put("/a", &[], b"x"), 201);
+}
+
+#[test]
+fn change_of_a_name_that_was_cut_is_finished_by_the_next_start() {
+    let mut share = Share::new();
+    // The file had lost its old name and not got the new one; once something else has it already.
+    for (id, folder, name) in [("0a", "dir", "Film"), ("0b", ".", "taken"), ("0c", ".", "done")] {
+        share
+            .root
+            .write(&format!(".spdy-uploads/move-{id}"), format!("{folder}\0{name}\0").as_bytes());
+        if id != "0c" {
+            share.root.write(&format!("{folder}/.spdy-move-{id}"), id.as_bytes());
+        }
+    }
+    share.root.write("taken", b"of somebody else");
+    // A record that was not whole when the power went: its upload was told to nobody.
+    share.root.write(".spdy-uploads/new-part-1", b"di");
+    restart(&mut share);
+    assert_eq!(share.names(), ["dir", "dir/Film", "taken", "taken0b"]);
+    assert_eq!((share.read("dir/Film"), share.read("taken0b")), (b"0a".into(), b"0b".into()));
+    assert_eq!(share.read("taken"), b"of somebody else");
 }
 
 #[test]

@@ -37,8 +37,11 @@ pub(super) fn whole_or_parts(
     // Ranges count octets of the file itself, and who names a tag strongly has the file itself.
     let plain = ["range", "if-range", "if-match"].iter().any(|name| headers.get(name).is_some());
     let worth = gzip::is_worth(media_type, Some(meta.len));
-    let coding =
-        if worth && !plain && gzip::is_accepted(headers) { tools.gzips.lease(1) } else { None };
+    let coding = if worth && !plain && gzip::is_accepted(headers) {
+        tools.shared.gzips.lease(1)
+    } else {
+        None
+    };
     if coding.is_some() {
         validators.etag = validators.etag.as_deref().map(gzip::etag);
     }

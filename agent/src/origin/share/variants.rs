@@ -40,7 +40,7 @@ pub(super) async fn archive(
     if request.method == "HEAD" {
         return head;
     }
-    let Some(lease) = tools.archives.lease(1) else { return Reply::status(503) };
+    let Some(lease) = tools.shared.archives.lease(1) else { return Reply::status(503) };
     let hidden = tools.hidden;
     match pool.run(move || Archive::open(&opened, &top, form, hidden)).await {
         Ok(archive) => head.made(archive, vec![lease]),
@@ -59,7 +59,7 @@ pub(super) fn subtitles(
 ) -> Reply {
     let headers = &request.headers;
     let gzip = gzip::is_worth(subtitle::MEDIA_TYPE, Some(meta.len)) && gzip::is_accepted(headers);
-    let gzip = if gzip { tools.gzips.lease(1) } else { None };
+    let gzip = if gzip { tools.shared.gzips.lease(1) } else { None };
     let mut validators = Validators::of(meta, now, tools.key);
     validators.etag = validators.etag.map(|etag| {
         let etag = conditional::variant(&etag, "vtt");

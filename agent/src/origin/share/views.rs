@@ -54,7 +54,7 @@ impl Share {
         let folder = Some(Arc::new(Folder { root, name, opened }));
         let extra = if is_top { tools.shares.clone() } else { Arc::new([]) };
         let wanted = Wanted::all(folder, extra, tools.hidden);
-        let token = self.writable.then(|| tools.secret.token(&self.name, now));
+        let token = self.writable.then(|| tools.shared.secret.token(&self.name, now));
         list(tools, &self.pool, request, target, view, wanted, token.as_deref()).await
     }
 
@@ -135,7 +135,7 @@ pub(crate) async fn shares(
 ) -> Reply {
     let view = View::of(query, &request.headers);
     let wanted = Wanted::all(None, tools.shares.clone(), tools.hidden);
-    list(tools, &tools.pool, request, target, view, wanted, None).await
+    list(tools, &tools.shared.pool, request, target, view, wanted, None).await
 }
 
 /// Answers with entries. `token`: that of the forms, where there are any.
@@ -164,11 +164,11 @@ async fn list(
     if let Some(rest) = &mut rest {
         drop(lease.take());
         let amount = |max| listing::held_max(max) + 2 * PIECE;
-        lease = tools.made.lease_leaving(pages::LEFT, amount(PASS));
+        lease = tools.shared.made.lease_leaving(pages::LEFT, amount(PASS));
         if lease.is_some() {
             rest.max = PASS;
         } else {
-            lease = tools.made.lease(amount(PAGE));
+            lease = tools.shared.made.lease(amount(PAGE));
         }
         if lease.is_none() {
             return Reply::status(503);
@@ -202,7 +202,7 @@ async fn scan(
             .await;
         let is_done = outcome.map_err(status_of)?;
         drop(lease.take());
-        lease = Some(tools.made.lease(scan.held() + 2 * PIECE).ok_or(503_u16)?);
+        lease = Some(tools.shared.made.lease(scan.held() + 2 * PIECE).ok_or(503_u16)?);
         if is_done {
             return Ok((scan.into_listing(), lease));
         }
@@ -236,7 +236,7 @@ impl Answer {
         // The length of what is compressed together with a secret tells of the secret (BREACH).
         let worth = !self.forms && gzip::is_worth(media_type, None);
         let coding = worth && gzip::is_accepted(headers);
-        let coding = if coding { tools.gzips.lease(1) } else { None };
+        let coding = if coding { tools.shared.gzips.lease(1) } else { None };
         if coding.is_some() {
             self.tag = self.tag.as_deref().map(gzip::etag);
         }

@@ -3,27 +3,40 @@
 //! It owns what a `Destination` means. A folder is deleted only when it is empty: one slip must
 //! not cost a library.
 
+use std::{os::fd::OwnedFd, sync::Arc};
+
 use rustix::{
-    fs::{AtFlags, Mode, mkdirat, statat, unlinkat},
+    fs::{
+        AtFlags, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, renameat, statat, unlinkat,
+    },
     io::Errno,
 };
+use spdy_protocol::digits::HEX;
 
 use super::{
-    super::{path::Target, reply::Reply, share},
+    super::{
+        file::{Root, id_of},
+        path::Target,
+        reply::Reply,
+        share,
+    },
     Change, Failure, Problem, guard,
-    place::{Conditions, FAILED, LINK, NOTHING, Place, Spot, Thing, alone, check_new, sync},
+    journal::{self, Entry, MOVE},
+    place::{Conditions, FAILED, LINK, NOTHING, Place, Spot, Thing, check_new, sync},
     receive::{chunk, content_length},
+    upload::random,
 };
 
 /// Removes a file, a link (not what it leads to) or an empty folder.
 pub(super) async fn delete(change: &Change<'_>) -> Result<Reply, Failure> {
     let place = change.place()?;
     let expected = Expected::of(change);
-    let names = change.changes.names.clone();
+    let coordination = change.changes.coordination.clone();
     let delete = move || {
         let spot = place.open_existing()?;
-        let _alone = alone(&names);
+        let _names = coordination.lock_names();
         let flags = match expected.find(&spot)? {
+            Thing::Folder if spot.root.is_share(spot.id()?) => return Err(SHARE),
             Thing::Folder => AtFlags::REMOVEDIR,
             Thing::File(_) | Thing::Link => AtFlags::empty(),
         };
@@ -66,10 +79,10 @@ pub(super) async fn make(
     place: Place,
     conditions: Conditions,
 ) -> Result<(), Problem> {
-    let (names, key) = (change.changes.names.clone(), change.tools.key);
+    let (coordination, key) = (change.changes.coordination.clone(), change.tools.key);
     let make = move || {
         let spot = place.open()?;
-        let _alone = alone(&names);
+        let _names = coordination.lock_names();
         let found = spot.look()?;
         conditions.check(found.as_ref(), key)?;
         if found.is_some() {
@@ -82,7 +95,12 @@ pub(super) async fn make(
             Errno::INVAL => Errno::ILSEQ.into(),
             error => error.into(),
         })?;
-        spot.root.give(&spot.folder, &spot.name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Ok(made) = openat(&spot.folder, spot.name.as_slice(), flags, Mode::empty())
+            && is_empty(&made)
+        {
+            spot.root.give(&made);
+        }
         sync(&spot.folder);
         Ok(())
     };
@@ -91,60 +109,207 @@ pub(super) async fn make(
 
 /// Gives a file, a link or a folder another name in the same share.
 pub(super) async fn rename(change: &Change<'_>) -> Result<Reply, Failure> {
-    let from = change.place()?;
-    let to = destination(change)?;
-    if (&from.folder, &from.name) == (&to.folder, &to.name) {
-        return Err(Problem::new(403, "It has this name already.").into());
-    }
-    let expected = Expected::of(change);
-    let overwrite = change.request.headers.get("overwrite");
-    let replace = !overwrite.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(b"f"));
-    let names = change.changes.names.clone();
+    let renaming = Renaming {
+        from: change.place()?,
+        to: destination(change)?,
+        expected: Expected::of(change),
+        replace: !is_overwrite_forbidden(change),
+        shares: change.shares.iter().map(|share| share.root.clone()).collect(),
+    };
+    let coordination = change.changes.coordination.clone();
     let rename = move || {
-        let (from, to) = (from.open_existing()?, to.open()?);
-        let _alone = alone(&names);
-        expected.find(&from)?;
-        let replaced = match to.look() {
-            Ok(None) => {
-                check_new(&to.name)?;
-                false
-            }
-            Ok(Some(_)) if !replace => return Err(FAILED),
-            Ok(Some(Thing::Link)) | Err(NOTHING) => return Err(LINK),
-            Ok(Some(_)) => true,
-            Err(problem) => return Err(problem),
-        };
-        to.take(&from.folder, &from.name, replace).map_err(|error| match error {
-            Errno::EXIST if !replace => FAILED,
-            Errno::XDEV => Problem::new(502, "The destination is on another disk."),
-            Errno::INVAL => Problem::new(409, "A folder cannot be moved into itself."),
-            Errno::NOTEMPTY | Errno::EXIST => {
-                Problem::new(409, "The folder at the destination is not empty.")
-            }
-            Errno::ISDIR | Errno::NOTDIR => {
-                Problem::new(409, "A file and a folder cannot replace each other.")
-            }
-            error => error.into(),
-        })?;
-        if replaced && are_one(&from, &to) {
-            // Of two names of one file the system moves neither onto the other.
-            unlinkat(&from.folder, &*from.name, AtFlags::empty()).map_err(Problem::from)?;
-        }
-        sync(&to.folder);
-        sync(&from.folder);
-        Ok(replaced)
+        let _directories = coordination.move_directories();
+        let _names = coordination.lock_names();
+        renaming.run()
     };
     let replaced = change.share.pool.run(rename).await?;
     Ok(if replaced { Reply::empty(204) } else { Reply::status(201) })
 }
 
-/// Whether two names are those of one file.
-fn are_one(a: &Spot, b: &Spot) -> bool {
-    let file = |spot: &Spot| {
-        let stat = statat(&spot.folder, &*spot.name, AtFlags::SYMLINK_NOFOLLOW);
-        stat.map(|stat| (stat.st_dev, stat.st_ino))
+fn is_overwrite_forbidden(change: &Change<'_>) -> bool {
+    let overwrite = change.request.headers.get("overwrite");
+    overwrite.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(b"f"))
+}
+
+/// A MOVE, as a thread of the pool takes it.
+struct Renaming {
+    from: Place,
+    to: Place,
+    expected: Expected,
+    /// Whether something else may lose the new name.
+    replace: bool,
+    /// The directories of all shares.
+    shares: Vec<Arc<Root>>,
+}
+
+impl Renaming {
+    /// Blocks. Whether something was replaced.
+    fn run(self) -> Result<bool, Problem> {
+        let (from, to) = (self.from.open_existing()?, self.to.clone().open()?);
+        let found = self.expected.find(&from)?;
+        if found == Thing::Folder {
+            check_free(&from, &self.shares)?;
+        }
+        match relation(&from, &to)? {
+            Relation::Same => Err(Problem::new(403, "It has this name already.")),
+            Relation::Spelling => {
+                check_new(&to.name)?;
+                respell(&from, &to, self.to).map(|()| false)
+            }
+            Relation::Linked if !self.replace => Err(FAILED),
+            // Of two names of one file the system moves neither onto the other.
+            Relation::Linked => {
+                unlinkat(&from.folder, &*from.name, AtFlags::empty())?;
+                sync(&from.folder);
+                Ok(true)
+            }
+            Relation::Apart => replace(&from, &to, self.replace),
+        }
+    }
+}
+
+/// Whether a directory may get another name: none of a share's, and nothing that is known by its
+/// path lies in it.
+fn check_free(spot: &Spot, shares: &[Arc<Root>]) -> Result<(), Problem> {
+    let directory = spot.id()?;
+    for root in shares {
+        if root.is_below(directory)? {
+            return Err(SHARE);
+        }
+        if journal::has_below(root, directory)? {
+            return Err(Problem::new(409, "An upload in this folder is not finished."));
+        }
+    }
+    Ok(())
+}
+
+/// Gives something the name of another spot. Whether something was replaced.
+fn replace(from: &Spot, to: &Spot, replace: bool) -> Result<bool, Problem> {
+    let replaced = match to.look() {
+        Ok(None) => {
+            check_new(&to.name)?;
+            false
+        }
+        Ok(Some(_)) if !replace => return Err(FAILED),
+        Ok(Some(Thing::Link)) | Err(NOTHING) => return Err(LINK),
+        Ok(Some(Thing::Folder)) if to.root.is_share(to.id()?) => return Err(SHARE),
+        Ok(Some(_)) => true,
+        Err(problem) => return Err(problem),
     };
-    matches!((file(a), file(b)), (Ok(a), Ok(b)) if a == b)
+    to.take(&from.folder, &from.name, replace).map_err(|error| match error {
+        Errno::EXIST if !replace => FAILED,
+        Errno::XDEV => Problem::new(502, "The destination is on another disk."),
+        Errno::INVAL => Problem::new(409, "A folder cannot be moved into itself."),
+        Errno::NOTEMPTY | Errno::EXIST => {
+            Problem::new(409, "The folder at the destination is not empty.")
+        }
+        Errno::ISDIR | Errno::NOTDIR => {
+            Problem::new(409, "A file and a folder cannot replace each other.")
+        }
+        error => error.into(),
+    })?;
+    sync(&to.folder);
+    sync(&from.folder);
+    Ok(replaced)
+}
+
+/// What two names of the same share are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    /// They name different things, or the second one nothing.
+    Apart,
+    /// They are one directory entry, spelled alike, perhaps reached by two paths.
+    Same,
+    /// They are one directory entry that is spelled in two ways: its disk ignores case, or tells
+    /// not all forms of a letter apart.
+    Spelling,
+    /// They are two directory entries of one file (hard links).
+    Linked,
+}
+
+/// What tells two directory entries of one inode apart is where they are, and not the path by which
+/// they were reached: the directories, and in one directory what it lists. Only a file with more
+/// than one link can have two.
+fn relation(from: &Spot, to: &Spot) -> Result<Relation, Problem> {
+    let stat = |spot: &Spot| statat(&spot.folder, &*spot.name, AtFlags::SYMLINK_NOFOLLOW);
+    let one = stat(from)?;
+    let other = match stat(to) {
+        Ok(other) => other,
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Relation::Apart),
+        Err(error) => return Err(error.into()),
+    };
+    if id_of(&one) != id_of(&other) {
+        return Ok(Relation::Apart);
+    }
+    let has_one_entry =
+        one.st_nlink < 2 || FileType::from_raw_mode(one.st_mode) == FileType::Directory;
+    if id_of(&fstat(&from.folder)?) != id_of(&fstat(&to.folder)?) {
+        return Ok(if has_one_entry { Relation::Same } else { Relation::Linked });
+    }
+    if from.name == to.name {
+        return Ok(Relation::Same);
+    }
+    if has_one_entry {
+        return Ok(Relation::Spelling);
+    }
+    match entries(&from.folder, [&from.name, &to.name])? {
+        [Some(one), Some(other)] if one == other => Ok(Relation::Spelling),
+        [Some(_), Some(_)] => Ok(Relation::Linked),
+        // Rather nothing than the wrong one.
+        _ => Err(Problem::new(409, "The disk does not tell which of its names these are.")),
+    }
+}
+
+/// The entries of a directory that names find: those of the same bytes, or else of the same letters
+/// (some disks that ignore case list all names in lower case). Forms of letters that only Unicode's
+/// tables know are not found.
+fn entries(directory: &OwnedFd, names: [&[u8]; 2]) -> Result<[Option<Vec<u8>>; 2], Errno> {
+    let letters = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
+    let wanted = names.map(letters);
+    let mut found = [None, None];
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        let listed = letters(name);
+        for at in 0..names.len() {
+            let is_exact = name == names[at];
+            if is_exact || found[at].is_none() && listed == wanted[at] {
+                found[at] = Some(name.to_vec());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Spells a name in another way on a disk to which both ways are one name: renaming it at once
+/// would do nothing. In between it has a temporary name; a record tells the next start of it.
+fn respell(from: &Spot, to: &Spot, place: Place) -> Result<(), Problem> {
+    let record = format!("{MOVE}{}", HEX.encode(&random()?));
+    let entry = Entry { place, total: None, conditions: Conditions::default() };
+    entry.record(&record)?;
+    let temporary = journal::temporary(&record);
+    let folder = &from.folder;
+    let renamed = renameat(folder, &*from.name, folder, &temporary).and_then(|()| {
+        renameat(folder, &temporary, folder, &*to.name).or_else(|error| {
+            // If even that fails the record stays, and the next start finishes it.
+            renameat(folder, &temporary, folder, &*from.name)?;
+            Err(error)
+        })
+    });
+    let left = statat(folder, &temporary, AtFlags::SYMLINK_NOFOLLOW);
+    if left.is_err_and(|error| error == Errno::NOENT) {
+        journal::erase(&from.root, &record);
+    }
+    renamed?;
+    sync(folder);
+    Ok(())
+}
+
+fn is_empty(directory: &OwnedFd) -> bool {
+    let own = |name: &[u8]| matches!(name, b"." | b"..");
+    Dir::read_from(directory).is_ok_and(|mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| own(entry.file_name().to_bytes())))
+    })
 }
 
 /// What a request expects to find.
@@ -197,4 +362,5 @@ fn destination(change: &Change<'_>) -> Result<Place, Problem> {
     }
 }
 
+const SHARE: Problem = Problem::new(403, "It is the folder of a share, or one lies in it.");
 const EXISTS: Problem = Problem::new(405, "There is something of this name already.");

@@ -15,7 +15,7 @@ use super::{
     Change, Failure, Problem, change,
     journal::Entry,
     multipart::{Event, Parser, Part},
-    place::{Conditions, Place, check_room, now},
+    place::{Conditions, Place, now},
     put::store,
     receive::{Sink, chunk, content_length},
     upload::Upload,
@@ -28,9 +28,13 @@ pub(super) async fn post(change: &Change<'_>) -> Result<Reply, Failure> {
     };
     let announced = content_length(change.request)?.unwrap_or(0);
     let (root, name) = (change.share.root.clone(), change.target.name.clone());
-    let check =
-        move || root.open_folder(&name).map_err(Problem::from).map(|at| check_room(&at, announced));
-    change.share.pool.run(check).await??;
+    let coordination = change.changes.coordination.clone();
+    // A promise for a moment: each file gets its own.
+    let check = move || {
+        let at = root.open_folder(&name)?;
+        coordination.room.at(&at)?.reserve(&at, announced)
+    };
+    change.share.pool.run(check).await?;
     let mut form = Form { change, is_ours: false, replace: false, outcome: Outcome::default() };
     match form.read(parser).await {
         // What was stored is to be told.
@@ -117,14 +121,15 @@ impl<'a> Form<'a> {
             Ok(place) => {
                 let key = self.change.tools.key;
                 let entry = Entry { place, total: None, conditions };
-                self.change.share.pool.run(move || Upload::begin(entry, 0, key)).await
+                let coordination = self.change.changes.coordination.clone();
+                let begin = move || Upload::begin(entry, 0, &coordination, key);
+                self.change.share.pool.run(begin).await
             }
             Err(problem) => Err(problem),
         };
         match begun {
-            Ok(upload) => {
-                let max = self.change.changes.max_upload;
-                let sink = Sink::new(&self.change.share.pool, upload.file.clone(), 0, max);
+            Ok(mut upload) => {
+                let sink = upload.sink(&self.change.share.pool, 0, self.change.max_upload);
                 Ok(Field::File(Box::new(Incoming {
                     name: name.to_vec(),
                     upload,
@@ -162,7 +167,7 @@ impl<'a> Form<'a> {
     async fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), Failure> {
         match name {
             b"token" => {
-                let secret = &self.change.tools.secret;
+                let secret = &self.change.tools.shared.secret;
                 self.is_ours = secret.is_valid(value, &self.change.share.name, now());
                 self.demand_token()?;
             }

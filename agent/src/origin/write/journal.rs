@@ -1,24 +1,31 @@
-//! What is told of uploads under way, so that those that nobody finishes do not stay for ever.
+//! Records of changes that take more than one step, so that an interrupted one is taken up or taken
+//! back.
 //!
-//! It owns the folder [`FOLDER`] in the root of a share: one record for each upload under way, made
-//! before its temporary file and removed after it. So the start of the program finds what a power
-//! cut left without reading the whole share, and nothing at all is there while nothing is under
-//! way. All of it may block.
+//! It owns the directory [`FOLDER`] in the root of a share: one record for each upload under way,
+//! made before its temporary file and removed after it, and one for a file that gets its name in
+//! two steps. So the start of the program finds what a power cut left without reading the whole
+//! share, and nothing at all is there while nothing is under way. A record has its name only once
+//! it is whole; one that cannot be read is kept and told. All of it may block.
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fsync, mkdirat, openat, statat, unlinkat,
+        AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, flock, fsync, mkdirat, openat,
+        renameat, renameat_with, statat, unlinkat,
     },
     io::{Errno, read, write},
 };
 use spdy_protocol::headers::Headers;
 
 use super::{
-    super::{date, file::Root},
+    super::{
+        date,
+        file::{DirectoryId, Root, is_in},
+    },
     place::{Conditions, Place},
 };
+use crate::log::{Log, Quoted};
 
 /// What a record says.
 #[derive(Clone, Debug)]
@@ -37,6 +44,10 @@ pub(super) type Id = String;
 pub(super) const PUT: &str = "put-";
 /// Prefix of the records of uploads that can be taken up again.
 pub(super) const PART: &str = "part-";
+/// Prefix of the records of what has its temporary name between an old name and a new one.
+pub(super) const MOVE: &str = "move-";
+/// Prefix of records that are being written.
+const NEW: &str = "new-";
 
 impl Entry {
     /// Writes the record `name`; [`Entry::erase`] removes it.
@@ -47,24 +58,27 @@ impl Entry {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }
-            let made = open(&self.place.root).and_then(|folder| {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)
-            });
-            match made {
-                // The last upload but this one just ended and took the folder along.
+            match open(&self.place.root).and_then(|records| self.make(&records, name)) {
+                // The last upload but this one just ended and took the directory along.
                 Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-                Ok(file) => {
-                    let written = self.write(&file);
-                    if written.is_err() {
-                        erase(&self.place.root, name);
-                    }
-                    return written;
-                }
+                made => return made,
             }
         }
         Err(Errno::AGAIN)
+    }
+
+    /// Makes a record in an open directory. Others see it when it is whole, and not before.
+    fn make(&self, records: &OwnedFd, name: &str) -> Result<(), Errno> {
+        let new = format!("{NEW}{name}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(records, &new, flags, Mode::RUSR | Mode::WUSR)?;
+        // As long as it is locked nobody takes it for one that was left.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let made = self.write(&file).and_then(|()| renameat(records, &new, records, name));
+        if made.is_err() {
+            let _ = unlinkat(records, &new, AtFlags::empty());
+        }
+        made
     }
 
     fn write(&self, file: &OwnedFd) -> Result<(), Errno> {
@@ -86,13 +100,23 @@ impl Entry {
         fsync(file)
     }
 
-    /// Reads the record `name`; `None` if there is none or it is not whole.
-    pub(super) fn read(root: &Arc<Root>, name: &str) -> Option<Self> {
+    /// Reads the record `name`; `None` if there is none.
+    ///
+    /// # Errors
+    /// `BADMSG` for one that says nothing of use, and what the system says.
+    pub(super) fn read(root: &Arc<Root>, name: &str) -> Result<Option<Self>, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(open(root).ok()?, name, flags, Mode::empty()).ok()?;
+        let file = match open(root).and_then(|dir| openat(dir, name, flags, Mode::empty())) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened?,
+        };
         let mut text = vec![0; RECORD_MAX];
-        let len = read(&file, &mut text).ok()?;
-        let mut fields = text[..len].split(|octet| *octet == 0);
+        let len = read(&file, &mut text)?;
+        Self::parse(root, &text[..len]).map(Some).ok_or(Errno::BADMSG)
+    }
+
+    fn parse(root: &Arc<Root>, text: &[u8]) -> Option<Self> {
+        let mut fields = text.split(|byte| *byte == 0);
         let (folder, name) = (fields.next()?.to_vec(), fields.next()?.to_vec());
         let total = str::from_utf8(fields.next()?).ok()?;
         let total = if total.is_empty() { None } else { Some(total.parse().ok()?) };
@@ -122,44 +146,107 @@ pub(super) fn erase(root: &Root, name: &str) {
 }
 
 /// Removes what is left of uploads that ended with a former process, and of those that nobody took
-/// up again for [`KEPT`]. Looks at [`RECORDS_MAX`] records at most.
-pub(crate) fn sweep(root: &Arc<Root>, now: i64) {
-    each(root, |name, entry| {
-        let is_left = name.starts_with(PUT) || is_expired(&entry, name, now);
-        if is_left {
+/// up again for [`KEPT`]; finishes changes of names. Looks at [`RECORDS_MAX`] records at most.
+pub(crate) fn sweep(root: &Arc<Root>, now: i64, log: &Log) {
+    each(root, |name, read| match read {
+        Err(error) => log.warn(format_args!(
+            "event=upload_record_unreadable record={FOLDER}/{name} error={} action=\"kept\"",
+            Quoted(&error.to_string())
+        )),
+        Ok(entry) if name.starts_with(MOVE) => finish_move(&entry, name),
+        Ok(entry) if name.starts_with(PUT) || is_expired(&entry, name, now) => {
             discard(&entry, name, now);
         }
+        Ok(_) => {}
     });
+    erase_unwritten(root);
 }
 
 /// Makes room for one more upload that can be taken up again: removes those that nobody did for
 /// [`KEPT`] and tells how many are left.
 pub(super) fn count_parts(root: &Arc<Root>, now: i64) -> usize {
     let mut count = 0;
-    each(root, |name, entry| {
-        if name.starts_with(PART) {
-            if is_expired(&entry, name, now) {
-                discard(&entry, name, now);
-            } else {
-                count += 1;
-            }
+    each(root, |name, read| match read {
+        Ok(entry) if name.starts_with(PART) && is_expired(&entry, name, now) => {
+            discard(&entry, name, now);
         }
+        // Whatever it says, it is one.
+        _ if name.starts_with(PART) => count += 1,
+        _ => {}
     });
     count
 }
 
-fn each(root: &Arc<Root>, mut work: impl FnMut(&str, Entry)) {
+/// Whether an upload that is not whole lies in a directory or below it.
+///
+/// # Errors
+/// What the system says of a directory above one.
+pub(super) fn has_below(root: &Arc<Root>, directory: DirectoryId) -> Result<bool, Errno> {
+    let mut found = Ok(false);
+    each(root, |_, read| {
+        // Where nothing can be opened there is nothing to be lost by another name.
+        let folder = read.ok().and_then(|entry| root.open_folder(&entry.place.folder).ok());
+        if let (Ok(false), Some(folder)) = (found, folder) {
+            found = is_in(&folder, directory);
+        }
+    });
+    found
+}
+
+fn each(root: &Arc<Root>, mut work: impl FnMut(&str, Result<Entry, Errno>)) {
     let Ok(entries) = open(root).and_then(Dir::read_from) else { return };
     for entry in entries.take(RECORDS_MAX).flatten() {
         let Ok(name) = entry.file_name().to_str() else { continue };
-        if !name.starts_with(PUT) && !name.starts_with(PART) {
+        if ![PUT, PART, MOVE].iter().any(|kind| name.starts_with(kind)) {
             continue;
         }
-        match Entry::read(root, name) {
-            Some(entry) => work(name, entry),
-            // Its temporary file was to come after it.
-            None => erase(root, name),
+        // Whoever finishes removes its own.
+        if let Some(read) = Entry::read(root, name).transpose() {
+            work(name, read);
         }
+    }
+}
+
+/// Removes records that nobody writes any more: their uploads were told to nobody.
+fn erase_unwritten(root: &Root) {
+    let Ok(records) = open(root) else { return };
+    let Ok(entries) = Dir::read_from(&records) else { return };
+    for entry in entries.take(RECORDS_MAX).flatten() {
+        let Some(name) = entry.file_name().to_str().ok().filter(|name| name.starts_with(NEW))
+        else {
+            continue;
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&records, name, flags, Mode::empty());
+        let is_left =
+            |file| flock(file, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK);
+        if file.is_ok_and(is_left) {
+            erase(root, name);
+        }
+    }
+}
+
+/// Gives what a change of names left under its temporary name the new one; beside something else of
+/// that name, one like it.
+fn finish_move(entry: &Entry, name: &str) {
+    let finished = entry.place.root.open_folder(&entry.place.folder).and_then(|folder| {
+        let temporary = temporary(name);
+        let mut wanted = entry.place.name.clone();
+        for _ in 0..2 {
+            let flags = RenameFlags::NOREPLACE;
+            match renameat_with(&folder, &temporary, &folder, &*wanted, flags) {
+                Err(Errno::EXIST) => wanted.extend_from_slice(&name.as_bytes()[MOVE.len()..]),
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    return renameat(&folder, &temporary, &folder, &*wanted);
+                }
+                renamed => return renamed,
+            }
+        }
+        Err(Errno::EXIST)
+    });
+    // It is not there: it has its name.
+    if matches!(finished, Ok(()) | Err(Errno::NOENT)) {
+        erase(&entry.place.root, name);
     }
 }
 

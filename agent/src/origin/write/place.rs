@@ -6,11 +6,14 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, RenameFlags, fstatvfs, fsync, openat, renameat, renameat_with},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, openat, renameat, renameat_with,
+        statat,
+    },
     io::Errno,
 };
 use spdy_protocol::headers::Headers;
@@ -19,12 +22,24 @@ use super::{
     super::{
         conditional::{Validators, Verdict, evaluate},
         date,
-        file::{Kind, Meta, Root, stat_path},
+        file::{Belonging, DirectoryId, Kind, Meta, Root, id_of, stat_path},
         path::Target,
         share::Share,
     },
     Problem,
+    room::Room,
 };
+
+/// What keeps changes apart that would undo one another, of all shares and for as long as the
+/// agent runs.
+#[derive(Debug, Default)]
+pub(super) struct Coordination {
+    /// Held while a name is looked at and changed.
+    names: Mutex<()>,
+    /// Shared while an upload begins, exclusive while a directory may get another name.
+    directories: RwLock<()>,
+    pub(super) room: Room,
+}
 
 /// A place before its folder was opened.
 #[derive(Clone, Debug)]
@@ -62,13 +77,26 @@ impl Place {
         Ok(Self { root: share.root.clone(), folder: folder.to_vec(), name: name.to_vec() })
     }
 
-    /// Opens the folder of something that is to be: 409 without it.
+    /// Opens the directory of something that is to be: 409 without it.
+    ///
+    /// # Errors
+    /// Also where a change would not be the share's: its path leads to another directory than the
+    /// one that is open, or the place is another share's or outside.
     pub(super) fn open(self) -> Result<Spot, Problem> {
+        if !self.root.is_current() {
+            return Err(REPLACED);
+        }
         let folder = self.root.open_folder(&self.folder).map_err(|error| match error {
             Errno::NOENT | Errno::NOTDIR => Problem::new(409, "There is no such folder."),
             error => error.into(),
         })?;
-        Ok(Spot { root: self.root, folder, name: self.name })
+        match self.root.belonging(&folder)? {
+            Belonging::Own => Ok(Spot { root: self.root, folder, name: self.name }),
+            Belonging::ReadOnly => Err(Problem::new(403, "This folder is in a read-only share.")),
+            Belonging::Outside => {
+                Err(Problem::new(403, "A link leads out of the share here: it is read-only."))
+            }
+        }
     }
 
     /// Opens the folder of something that must be there: 404 without it.
@@ -78,6 +106,11 @@ impl Place {
 }
 
 impl Spot {
+    /// Which directory stands there.
+    pub(super) fn id(&self) -> Result<DirectoryId, Errno> {
+        statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| id_of(&stat))
+    }
+
     /// What stands there; 404 for what is neither file, folder nor link.
     pub(super) fn look(&self) -> Result<Option<Thing>, Problem> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -179,29 +212,26 @@ pub(super) fn check_new(name: &[u8]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether `len` octets fit and leave the disk room to breathe.
-pub(super) fn check_room(at: &OwnedFd, len: u64) -> Result<(), Problem> {
-    // A filesystem that cannot say is written to until it is full.
-    let Ok(stat) = fstatvfs(at) else { return Ok(()) };
-    let octets = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    if stat.f_blocks == 0 {
-        return Ok(());
-    }
-    let reserve = RESERVE.min(octets(stat.f_blocks) / 100);
-    if octets(stat.f_bavail) < len.saturating_add(reserve) {
-        return Err(Errno::NOSPC.into());
-    }
-    Ok(())
-}
-
 /// Puts a change of a folder on the disk. A filesystem that cannot does not undo the change.
 pub(super) fn sync(folder: &OwnedFd) {
     let _ = fsync(folder);
 }
 
-/// Nothing else of ours changes a name meanwhile: what was looked at is what is changed.
-pub(super) fn alone(lock: &Mutex<()>) -> MutexGuard<'_, ()> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
+impl Coordination {
+    /// Nothing else of ours changes a name meanwhile: what was looked at is what is changed.
+    pub(super) fn lock_names(&self) -> MutexGuard<'_, ()> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No directory of a share gets another name meanwhile.
+    pub(super) fn keep_directories(&self) -> RwLockReadGuard<'_, ()> {
+        self.directories.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No upload begins meanwhile: directories may get other names.
+    pub(super) fn move_directories(&self) -> RwLockWriteGuard<'_, ()> {
+        self.directories.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub(super) fn now() -> i64 {
@@ -209,11 +239,12 @@ pub(super) fn now() -> i64 {
 }
 
 pub(super) const NOTHING: Problem = Problem::new(404, "There is nothing of this name.");
+/// The client asks again when the agent has looked at the directories.
+pub(super) const REPLACED: Problem =
+    Problem::new(503, "The disk of this share has just been changed.");
 pub(super) const LINK: Problem = Problem::new(409, "There is a link of this name.");
 pub(super) const FAILED: Problem =
     Problem::new(412, "What is there is not what the request expects.");
 const NAMES: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];
 /// Octets of a name, as Linux has it.
 const NAME_MAX: usize = 255;
-/// Octets that an upload leaves free on a disk; a hundredth of a disk below 6.4 GB.
-const RESERVE: u64 = 64 << 20;

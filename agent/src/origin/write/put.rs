@@ -8,7 +8,7 @@ use super::{
     Change, Failure, Problem,
     journal::Entry,
     place::Conditions,
-    receive::{Sink, content_length, receive},
+    receive::{NO_LENGTH, content_length, receive},
     resume,
     upload::{Committed, Upload},
 };
@@ -31,11 +31,15 @@ pub(super) async fn put(change: &Change<'_>) -> Result<Reply, Failure> {
         entry.total = resume::total(change)?;
         return resume::create(change, entry, announced).await;
     }
-    let key = change.tools.key;
-    let begin = move || Upload::begin(entry, announced.unwrap_or(0), key);
-    let upload = change.share.pool.run(begin).await?;
-    let max = change.changes.max_upload;
-    let mut sink = Sink::new(&change.share.pool, upload.file.clone(), 0, max);
+    if announced.is_none() && change.stream.is_head_only() {
+        // Neither a body nor a word of one: somebody may have lost it on the way (RFC 9110 8.6
+        // has clients announce even an empty one).
+        return Err(NO_LENGTH.into());
+    }
+    let (coordination, key) = (change.changes.coordination.clone(), change.tools.key);
+    let begin = move || Upload::begin(entry, announced.unwrap_or(0), &coordination, key);
+    let mut upload = change.share.pool.run(begin).await?;
+    let mut sink = upload.sink(&change.share.pool, 0, change.max_upload);
     let received = receive(change.stream, &mut sink, announced, None).await;
     let reply = store(change, upload, received).await?.reply();
     Ok(if complete.is_some() { reply.with("upload-complete", "?1") } else { reply })
@@ -52,8 +56,8 @@ pub(super) async fn store(
         pool.run(move || drop(upload)).await;
         return Err(failure);
     }
-    let (names, key) = (change.changes.names.clone(), change.tools.key);
-    Ok(pool.run(move || upload.commit(&names, key)).await?)
+    let (coordination, key) = (change.changes.coordination.clone(), change.tools.key);
+    Ok(pool.run(move || upload.commit(&coordination, key)).await?)
 }
 
 impl Committed {

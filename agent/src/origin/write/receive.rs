@@ -14,31 +14,45 @@ use rustix::{
 };
 use spdy_protocol::{error::StreamError, head::RequestHead, tunnel::Stream};
 
-use super::{Failure, Problem, place::check_room};
+use super::{Failure, Problem, room::Promise};
 use crate::pool::Pool;
 
-/// Where the octets of an upload go.
+/// Where the bytes of an upload go.
 #[derive(Debug)]
 pub(super) struct Sink<'a> {
     pool: &'a Pool,
     file: Arc<OwnedFd>,
     chunks: Vec<Vec<u8>>,
     held: usize,
-    /// Octets of the file, with those that are held.
+    /// Bytes of the file, with those that are held.
     pub(super) len: u64,
     limit: u64,
-    /// Octets since the disk was last looked at.
-    unseen: u64,
+    account: Account,
+}
+
+/// What was written, and what may be.
+#[derive(Debug, Default)]
+struct Account {
+    /// `None` while a thread works with it, and for good if that was given up.
+    promise: Option<Promise>,
+    /// Bytes that were written since they were last put on the disk.
+    unsynced: u64,
 }
 
 impl<'a> Sink<'a> {
-    /// Appends to a file of `len` octets, which may grow to `limit`.
-    pub(super) fn new(pool: &'a Pool, file: Arc<OwnedFd>, len: u64, limit: Option<u64>) -> Self {
-        let limit = limit.unwrap_or(u64::MAX);
-        Self { pool, file, chunks: Vec::new(), held: 0, len, limit, unseen: 0 }
+    /// Appends to a file of `len` bytes, which may grow to `limit`.
+    pub(super) fn new(
+        pool: &'a Pool,
+        file: Arc<OwnedFd>,
+        promise: Option<Promise>,
+        len: u64,
+        limit: Option<u64>,
+    ) -> Self {
+        let (limit, account) = (limit.unwrap_or(u64::MAX), Account { promise, unsynced: 0 });
+        Self { pool, file, chunks: Vec::new(), held: 0, len, limit, account }
     }
 
-    /// Takes octets; they are on their way to the disk when [`Sink::flush`] has returned.
+    /// Takes bytes; they are on their way to the disk when [`Sink::flush`] has returned.
     pub(super) async fn push(&mut self, chunk: Vec<u8>) -> Result<(), Problem> {
         let len = self.len.saturating_add(chunk.len() as u64);
         if len > self.limit {
@@ -53,27 +67,58 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Writes what is held.
+    /// Writes what is held. When that fails none of it counts.
     pub(super) async fn flush(&mut self) -> Result<(), Problem> {
         if self.held == 0 {
             return Ok(());
         }
         let (file, chunks) = (self.file.clone(), std::mem::take(&mut self.chunks));
-        self.unseen += std::mem::take(&mut self.held) as u64;
-        let look = self.unseen >= LOOK;
-        if look {
-            self.unseen = 0;
-        }
+        let len = std::mem::take(&mut self.held) as u64;
+        let mut account = std::mem::take(&mut self.account);
         let write = move || {
-            write_all(&file, &chunks)?;
-            if look {
-                // In small steps, so that the last one does not keep a thread for long.
-                fdatasync(&*file)?;
-                check_room(&file, 0)?;
-            }
-            Ok(())
+            let written = account.write(&file, &chunks, len);
+            (account, written)
         };
-        self.pool.run(write).await
+        let (account, written) = self.pool.run(write).await;
+        self.account = account;
+        if written.is_err() {
+            self.len -= len;
+        }
+        Ok(written?)
+    }
+}
+
+impl Account {
+    /// Writes if there is room for it. Blocks.
+    fn write(&mut self, file: &OwnedFd, chunks: &[Vec<u8>], len: u64) -> Result<(), Errno> {
+        // What was written and is not on the disk yet may not be counted by the disk.
+        if self.extend(file, self.unsynced.saturating_add(len)).is_err() {
+            self.sync(file)?;
+            self.extend(file, len)?;
+        }
+        write_all(file, chunks)?;
+        self.unsynced += len;
+        if self.unsynced >= SYNC {
+            // In small steps, so that the last one does not keep a thread for long.
+            self.sync(file)?;
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, file: &OwnedFd, len: u64) -> Result<(), Errno> {
+        self.promise.as_mut().map_or(Ok(()), |promise| promise.extend(file, len))
+    }
+
+    /// Puts what was written on the disk.
+    fn sync(&mut self, file: &OwnedFd) -> Result<(), Errno> {
+        if self.unsynced > 0 {
+            fdatasync(file)?;
+            if let Some(promise) = &mut self.promise {
+                promise.spend(self.unsynced);
+            }
+            self.unsynced = 0;
+        }
+        Ok(())
     }
 }
 
@@ -169,11 +214,14 @@ fn write_all(file: &OwnedFd, chunks: &[Vec<u8>]) -> Result<(), Errno> {
 
 pub(super) const TOO_LARGE: Problem =
     Problem::new(413, "The file is larger than this share takes.");
-const TAKEN_OVER: Problem = Problem::new(409, "A newer request goes on with this upload.");
+pub(super) const NO_LENGTH: Problem =
+    Problem::new(411, "A body is missing; an empty one is announced by Content-Length: 0.");
+pub(super) const TAKEN_OVER: Problem =
+    Problem::new(409, "A newer request goes on with this upload.");
 /// Octets that are collected for one write.
 const BATCH: usize = 32 << 10;
-/// Octets after which what was written is put on the disk, and the room on it looked at.
-const LOOK: u64 = 8 << 20;
+/// Bytes after which what was written is put on the disk.
+const SYNC: u64 = 8 << 20;
 
 #[cfg(test)]
 mod tests {

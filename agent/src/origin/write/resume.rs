@@ -6,7 +6,7 @@
 //! the disk holds only their digest.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     time::{Duration, Instant},
 };
@@ -18,11 +18,11 @@ use spdy_protocol::{digits::HEX, head::RequestHead};
 
 use super::{
     super::reply::Reply,
-    Change, Changes, Failure, Problem,
+    Change, Failure, Problem,
     journal::{Entry, Id, KEPT, PART},
-    place::{NOTHING, check_room},
-    receive::{Sink, TOO_LARGE, content_length, number, receive},
-    upload::{Upload, random},
+    place::NOTHING,
+    receive::{NO_LENGTH, TAKEN_OVER, TOO_LARGE, content_length, number, receive},
+    upload::{Upload, WRITTEN_TO, random},
 };
 use crate::verify::sha256;
 
@@ -31,6 +31,9 @@ use crate::verify::sha256;
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     active: RefCell<Vec<Active>>,
+    /// The number of the newest request for each upload that any is for.
+    newest: RefCell<Vec<(Id, u64)>>,
+    requests: Cell<u64>,
     done: RefCell<VecDeque<(Id, u64)>>,
 }
 
@@ -41,10 +44,16 @@ struct Active {
     ended: Receiver<()>,
 }
 
-/// The right to work on an upload, until it is dropped.
-struct Turn<'a> {
+/// A request for an upload, from when it came.
+struct Arrival<'a> {
     turns: &'a Turns,
     id: Id,
+    number: u64,
+}
+
+/// The right to work on an upload, until it is dropped.
+struct Turn<'a> {
+    arrival: Arrival<'a>,
     /// Closed when a newer request wants the turn.
     stop: Receiver<()>,
     /// Closed with the turn.
@@ -52,10 +61,14 @@ struct Turn<'a> {
 }
 
 impl Turns {
-    /// Takes the turn. A request that has it gives it up: its visitor has lost it, or would not
-    /// have sent another.
-    async fn take(&self, id: &Id) -> Turn<'_> {
+    /// Takes the turn. A request that has it gives it up: its client has lost it, or would not have
+    /// sent another. Of several that wait the newest gets it.
+    async fn take(&self, id: &Id) -> Result<Turn<'_>, Problem> {
+        let arrival = self.arrive(id);
         loop {
+            if !arrival.is_newest() {
+                return Err(TAKEN_OVER);
+            }
             let other = {
                 let mut active = self.active.borrow_mut();
                 let other = active.iter().find(|other| other.id == *id);
@@ -63,7 +76,7 @@ impl Turns {
                     let (stop, stopped) = async_channel::bounded(1);
                     let (ending, ended) = async_channel::bounded(1);
                     active.push(Active { id: id.clone(), stop, ended });
-                    return Turn { turns: self, id: id.clone(), stop: stopped, _ended: ending };
+                    return Ok(Turn { arrival, stop: stopped, _ended: ending });
                 };
                 other.stop.close();
                 other.ended.clone()
@@ -71,6 +84,15 @@ impl Turns {
             // Nothing is ever sent.
             let _ = other.recv().await;
         }
+    }
+
+    fn arrive(&self, id: &Id) -> Arrival<'_> {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        let mut newest = self.newest.borrow_mut();
+        newest.retain(|(known, _)| known != id);
+        newest.push((id.clone(), number));
+        Arrival { turns: self, id: id.clone(), number }
     }
 
     fn len_of_done(&self, id: &Id) -> Option<u64> {
@@ -86,9 +108,24 @@ impl Turns {
     }
 }
 
+impl Arrival<'_> {
+    fn is_newest(&self) -> bool {
+        let newest = self.turns.newest.borrow();
+        newest.iter().any(|(id, number)| *id == self.id && *number == self.number)
+    }
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        let newest = (&self.id, self.number);
+        self.turns.newest.borrow_mut().retain(|(id, number)| (id, *number) != newest);
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.turns.active.borrow_mut().retain(|active| active.id != self.id);
+        let id = &self.arrival.id;
+        self.arrival.turns.active.borrow_mut().retain(|active| active.id != *id);
     }
 }
 
@@ -106,8 +143,10 @@ pub(super) async fn create(
     let token = HEX.encode(&random()?);
     let id = id_of(token.as_bytes());
     let len = total.or(announced).unwrap_or(0);
-    let mut upload = pool.run(move || Upload::begin_part(entry, &id, len, key)).await?;
-    let mut sink = Sink::new(pool, upload.file.clone(), 0, limit(change, total));
+    let coordination = change.changes.coordination.clone();
+    let begin = move || Upload::begin_part(entry, &id, len, &coordination, key);
+    let mut upload = pool.run(begin).await?;
+    let mut sink = upload.sink(pool, 0, limit(change, total));
     let received = receive(change.stream, &mut sink, announced, None).await;
     let offset = sink.len;
     let is_whole = received.is_ok();
@@ -117,15 +156,15 @@ pub(super) async fn create(
     let location = [&change.target.path()[..], b"?upload=", token.as_bytes()].concat();
     let reply = Reply::status(201)
         .with_octets("location", &location)
-        .with("upload-limit", &limits(change.changes));
+        .with("upload-limit", &limits(change.max_upload));
     Ok(with_state(reply, false, Some(offset), total))
 }
 
 /// HEAD: how much has arrived.
 pub(super) async fn state(change: &Change<'_>, token: &[u8]) -> Result<Reply, Failure> {
     let id = id_of(token);
-    let _turn = change.changes.turns.take(&id).await;
-    let reply = Reply::empty(204).with("upload-limit", &limits(change.changes));
+    let _turn = change.changes.turns.take(&id).await?;
+    let reply = Reply::empty(204).with("upload-limit", &limits(change.max_upload));
     if let Some(len) = change.changes.turns.len_of_done(&id) {
         return Ok(with_state(reply, true, Some(len), Some(len)));
     }
@@ -149,7 +188,7 @@ pub(super) async fn append(change: &Change<'_>, token: &[u8]) -> Result<Reply, F
         return Err(missing.into());
     };
     let id = id_of(token);
-    let turn = change.changes.turns.take(&id).await;
+    let turn = change.changes.turns.take(&id).await?;
     if let Some(len) = change.changes.turns.len_of_done(&id) {
         let reply = json(400, "completed-upload", "the upload is complete already", "");
         return Ok(with_state(reply, true, Some(len), Some(len)));
@@ -169,9 +208,19 @@ pub(super) async fn append(change: &Change<'_>, token: &[u8]) -> Result<Reply, F
         return Ok(inconsistent(Some(len), total));
     }
     change.check_size(said.or(end))?;
-    let (file, pool) = (upload.file.clone(), &change.share.pool);
-    pool.run(move || check_room(&file, announced.unwrap_or(0))).await?;
-    let mut sink = Sink::new(pool, upload.file.clone(), offset, limit(change, said));
+    if announced.is_none() && change.stream.is_head_only() && said != Some(offset) {
+        return Err(NO_LENGTH.into());
+    }
+    let pool = &change.share.pool;
+    let (mut upload, reserved) = pool
+        .run(move || {
+            let mut upload = upload;
+            let reserved = upload.reserve(announced.unwrap_or(0));
+            (upload, reserved)
+        })
+        .await;
+    reserved?;
+    let mut sink = upload.sink(pool, offset, limit(change, said));
     let received = receive(change.stream, &mut sink, announced, Some(&turn.stop)).await;
     let len = sink.len;
     if said.is_some() && matches!(received, Err(Failure::Problem(TOO_LARGE))) {
@@ -196,7 +245,7 @@ pub(super) async fn append(change: &Change<'_>, token: &[u8]) -> Result<Reply, F
 /// DELETE: it is not wanted any more.
 pub(super) async fn cancel(change: &Change<'_>, token: &[u8]) -> Result<Reply, Failure> {
     let id = id_of(token);
-    let _turn = change.changes.turns.take(&id).await;
+    let _turn = change.changes.turns.take(&id).await?;
     let (upload, _) = open(change, id).await?;
     change.share.pool.run(move || upload.discard()).await;
     Ok(Reply::empty(204))
@@ -218,8 +267,8 @@ pub(super) fn total(change: &Change<'_>) -> Result<Option<u64>, Problem> {
 }
 
 /// `Upload-Limit` for a new upload.
-pub(super) fn limits(changes: &Changes) -> String {
-    match changes.max_upload {
+pub(super) fn limits(max_upload: Option<u64>) -> String {
+    match max_upload {
         Some(max) => format!("max-size={max}, max-age={KEPT}"),
         None => format!("max-age={KEPT}"),
     }
@@ -233,8 +282,8 @@ async fn finish(
     id: Id,
     len: u64,
 ) -> Result<Reply, Failure> {
-    let (names, key) = (change.changes.names.clone(), change.tools.key);
-    let commit = move || match upload.commit(&names, key) {
+    let (coordination, key) = (change.changes.coordination.clone(), change.tools.key);
+    let commit = move || match upload.commit(&coordination, key) {
         Err(problem) if problem.status < 500 => {
             upload.discard();
             (Err(problem), true)
@@ -262,33 +311,35 @@ async fn keep(change: &Change<'_>, mut upload: Upload) -> Result<(), Errno> {
 /// The upload and how much of it has arrived. Its target must be the one of the request.
 async fn open(change: &Change<'_>, id: Id) -> Result<(Upload, u64), Failure> {
     let wanted = change.place()?;
-    let begun = Instant::now();
+    let asked = Instant::now();
     loop {
         let (wanted, id) = (wanted.clone(), id.clone());
+        let coordination = change.changes.coordination.clone();
         let open = move || {
-            let entry = Entry::read(&wanted.root, &format!("{PART}{id}"));
-            let entry = entry.filter(|entry| {
-                (&entry.place.folder, &entry.place.name) == (&wanted.folder, &wanted.name)
-            });
-            let Some(entry) = entry else { return Ok(None) };
-            let upload = Upload::resume(entry, &id)?;
-            upload.map(|upload| upload.len().map(|len| (upload, len))).transpose()
+            let Some(entry) = Entry::read(&wanted.root, &format!("{PART}{id}"))? else {
+                return Ok(None);
+            };
+            if (&entry.place.folder, &entry.place.name) != (&wanted.folder, &wanted.name) {
+                return Ok(None);
+            }
+            let upload = Upload::resume(entry, &id, &coordination)?;
+            upload.map(|upload| Ok((upload.len()?, upload))).transpose()
         };
         match change.share.pool.run(open).await {
-            Ok(Some(opened)) => return Ok(opened),
+            Ok(Some((len, upload))) => return Ok((upload, len)),
             Ok(None) => return Err(NOTHING.into()),
             // The write of a request whose tunnel broke is still under way.
-            Err(Errno::AGAIN) if begun.elapsed() < PATIENCE => {
+            Err(WRITTEN_TO) if asked.elapsed() < PATIENCE => {
                 Timer::after(Duration::from_millis(20)).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(problem) => return Err(problem.into()),
         }
     }
 }
 
 /// What an upload may grow to.
 fn limit(change: &Change<'_>, total: Option<u64>) -> Option<u64> {
-    total.into_iter().chain(change.changes.max_upload).min()
+    total.into_iter().chain(change.max_upload).min()
 }
 
 /// The name that an upload has on the disk.

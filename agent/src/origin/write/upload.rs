@@ -4,10 +4,7 @@
 //! everything arrived and is on the disk. Whatever happens before leaves the old file as it was
 //! and nothing else behind, unless the upload is to be taken up again.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex},
-};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::{
@@ -20,8 +17,11 @@ use super::{
     super::conditional::Validators,
     Problem,
     journal::{self, Entry, Id, PART, PUT},
-    place::{FAILED, Spot, Thing, alone, check_room, now, sync},
+    place::{Coordination, FAILED, REPLACED, Spot, Thing, now, sync},
+    receive::Sink,
+    room::Promise,
 };
+use crate::pool::Pool;
 
 /// An upload under way. Dropping it settles what becomes of the temporary file; that blocks, so it
 /// is dropped on the pool where there is still time for that.
@@ -33,6 +33,8 @@ pub(super) struct Upload {
     record: String,
     /// Whether the record could be written.
     has_record: bool,
+    /// What it may write, until its sink has it.
+    promise: Option<Promise>,
     fate: Fate,
 }
 
@@ -58,28 +60,49 @@ pub(super) struct Committed {
 }
 
 impl Upload {
-    /// Blocks. Looks at the target and makes the temporary file for `len` octets, if they fit.
-    pub(super) fn begin(entry: Entry, len: u64, key: u64) -> Result<Self, Problem> {
+    /// Blocks. Looks at the target and makes the temporary file for `len` bytes, if they fit.
+    pub(super) fn begin(
+        entry: Entry,
+        len: u64,
+        coordination: &Coordination,
+        key: u64,
+    ) -> Result<Self, Problem> {
         let record = format!("{PUT}{}", HEX.encode(&random()?));
-        Self::make(entry, record, len, key)
+        Self::make(entry, record, len, coordination, key)
     }
 
     /// Blocks. The same for one that can be taken up again.
-    pub(super) fn begin_part(entry: Entry, id: &Id, len: u64, key: u64) -> Result<Self, Problem> {
+    pub(super) fn begin_part(
+        entry: Entry,
+        id: &Id,
+        len: u64,
+        coordination: &Coordination,
+        key: u64,
+    ) -> Result<Self, Problem> {
         if journal::count_parts(&entry.place.root, now()) >= journal::PARTS_MAX {
             return Err(Problem::new(507, "Too many uploads of this share are unfinished."));
         }
-        let upload = Self::make(entry, format!("{PART}{id}"), len, key)?;
+        let upload = Self::make(entry, format!("{PART}{id}"), len, coordination, key)?;
         if upload.has_record {
             return Ok(upload);
         }
         Err(Problem::new(403, "The agent may not write to the root of this share."))
     }
 
-    fn make(entry: Entry, record: String, len: u64, key: u64) -> Result<Self, Problem> {
+    fn make(
+        entry: Entry,
+        record: String,
+        len: u64,
+        coordination: &Coordination,
+        key: u64,
+    ) -> Result<Self, Problem> {
+        // The record names the directory by its path: that must not change before it is there.
+        let _directories = coordination.keep_directories();
         let spot = entry.place.clone().open()?;
         spot.look_for_upload(&entry.conditions, key)?;
-        check_room(&spot.folder, len)?;
+        let mut promise = coordination.room.at(&spot.folder)?;
+        promise.reserve(&spot.folder, len)?;
+        let promise = Some(promise);
         let has_record = match entry.record(&record) {
             Ok(()) => true,
             // A root that the agent may not write to does not forbid the folders below it; only
@@ -91,44 +114,78 @@ impl Upload {
         let temporary = journal::temporary(&record);
         match openat(&spot.folder, &temporary, flags | OFlags::APPEND, MODE) {
             Ok(file) => {
-                lock(&file)?;
-                spot.root.give(&spot.folder, temporary.as_bytes());
                 let file = Arc::new(file);
-                Ok(Self { file, entry, spot, record, has_record, fate: Fate::Removed })
+                let fate = Fate::Removed;
+                let upload = Self { file, entry, spot, record, has_record, promise, fate };
+                lock(&upload.file)?;
+                upload.spot.root.give(&upload.file);
+                Ok(upload)
             }
             Err(error) => {
-                journal::erase(&entry.place.root, &record);
+                if has_record {
+                    journal::erase(&entry.place.root, &record);
+                }
                 Err(error.into())
             }
         }
     }
 
-    /// Blocks. Takes up an upload; `None` if there is none, `AGAIN` while another process or a
-    /// request that was just given up writes to it.
-    pub(super) fn resume(entry: Entry, id: &Id) -> Result<Option<Self>, Errno> {
-        let record = format!("{PART}{id}");
-        let Ok(spot) = entry.place.clone().open() else { return Ok(None) };
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(&spot.folder, journal::temporary(&record), flags, Mode::empty()) {
-            Ok(file) => {
-                lock(&file)?;
-                let file = Arc::new(file);
-                Ok(Some(Self { file, entry, spot, record, has_record: true, fate: Fate::Kept }))
-            }
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
+    /// Where its bytes go, behind `len` that are there; it may grow to `limit`.
+    pub(super) fn sink<'a>(&mut self, pool: &'a Pool, len: u64, limit: Option<u64>) -> Sink<'a> {
+        Sink::new(pool, self.file.clone(), self.promise.take(), len, limit)
+    }
+
+    /// Blocks. Sees to it that `len` more bytes fit, and promises them.
+    pub(super) fn reserve(&mut self, len: u64) -> Result<(), Errno> {
+        match &mut self.promise {
+            Some(promise) => promise.reserve(&self.file, len),
+            None => Ok(()),
         }
     }
 
+    /// Blocks. Takes up an upload; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`WRITTEN_TO`] while another process or a request that was just given up writes to it, and
+    /// whatever keeps us from knowing.
+    pub(super) fn resume(
+        entry: Entry,
+        id: &Id,
+        coordination: &Coordination,
+    ) -> Result<Option<Self>, Problem> {
+        let record = format!("{PART}{id}");
+        let spot = match entry.place.clone().open() {
+            Err(problem) if problem.status == 409 => return Ok(None),
+            spot => spot?,
+        };
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&spot.folder, journal::temporary(&record), flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened?,
+        };
+        lock(&file).map_err(|_| WRITTEN_TO)?;
+        let promise = Some(coordination.room.at(&file)?);
+        let (file, has_record, fate) = (Arc::new(file), true, Fate::Kept);
+        Ok(Some(Self { file, entry, spot, record, has_record, promise, fate }))
+    }
+
     /// Blocks. Gives the file its name once it is on the disk, if the conditions still hold.
-    pub(super) fn commit(&mut self, changes: &Mutex<()>, key: u64) -> Result<Committed, Problem> {
+    pub(super) fn commit(
+        &mut self,
+        coordination: &Coordination,
+        key: u64,
+    ) -> Result<Committed, Problem> {
         if let Some(Thing::File(old)) = self.spot.look()? {
             // Best effort: who may write the folder need not own the old file.
             let _ = fchmod(&self.file, Mode::from_bits_truncate(old.mode & 0o777));
         }
         fsync(&self.file)?;
         let replaced = {
-            let _alone = alone(changes);
+            let _names = coordination.lock_names();
+            // It took its time, in which a disk may have been mounted over the directory.
+            if !self.spot.root.is_current() {
+                return Err(REPLACED);
+            }
             let conditions = &self.entry.conditions;
             let replaced = self.spot.look_for_upload(conditions, key)?.is_some();
             let temporary = journal::temporary(&self.record);
@@ -199,6 +256,8 @@ fn lock(file: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
+pub(super) const WRITTEN_TO: Problem =
+    Problem::new(503, "Another request still writes to this upload.");
 const MODE: Mode = Mode::from_bits_truncate(0o666);
 
 #[cfg(test)]
@@ -224,14 +283,14 @@ mod tests {
         conditions.0.push("if-unmodified-since", b"Thu, 01 Jan 1970 00:00:00 GMT").unwrap();
         let place = Place { root, folder: b".".to_vec(), name: b"a".to_vec() };
         let entry = Entry { place, total: None, conditions };
-        let (changes, barrier) = (Mutex::new(()), Barrier::new(2));
+        let (coordination, barrier) = (Coordination::default(), Barrier::new(2));
         for _ in 0..200 {
             let old = fs::File::create(path.join("a")).unwrap();
             old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
             let commit = || {
-                let mut upload = Upload::begin(entry.clone(), 0, 0).unwrap();
+                let mut upload = Upload::begin(entry.clone(), 0, &coordination, 0).unwrap();
                 barrier.wait();
-                upload.commit(&changes, 0).map(|committed| committed.replaced)
+                upload.commit(&coordination, 0).map(|committed| committed.replaced)
             };
             let (one, other) = thread::scope(|scope| {
                 let other = scope.spawn(commit);
