@@ -79,6 +79,10 @@ pub struct Bounds {
     /// Responses whose tunnel was lost and that wait to go on, 32 for each origin at most. Default
     /// 256. More are cut.
     pub held_responses: usize,
+    /// Bytes of request bodies that are kept until their responses begin, 64 KiB of each at most, so
+    /// that a request that its agent refused can be repeated; as much again while they are. Default
+    /// 8 MiB. What does not fit is not kept: such a request gets 503 at once.
+    pub replay: usize,
 }
 
 /// How long things may take. All are settings, so that tests of faults run scaled.
@@ -166,6 +170,7 @@ impl Default for Bounds {
             unsent: 128 << 10,
             held_requests: 1_024,
             held_responses: 256,
+            replay: 8 << 20,
         }
     }
 }

@@ -93,6 +93,97 @@ fn a_request_that_was_refused_is_repeated_once() {
     assert_eq!(proxy.get("/refuse-first").status(), 204);
 }
 
+/// Asks until the next request is one that the agent refuses.
+fn until_refused(proxy: &Proxy, agent: &Agent) {
+    wait_until("the count is even", || {
+        let _ = proxy.get("/ping");
+        agent.seen.requests.load(Relaxed).is_multiple_of(2)
+    });
+}
+
+#[test]
+fn refused_body_is_repeated_whole_while_all_of_it_is_kept() {
+    const KEPT: usize = 64 << 10;
+    let proxy = Proxy::start();
+    let agent = Agent::start(&proxy, "nas1");
+    for (size, status) in
+        [(0, 200), (1, 200), (40_000, 200), (KEPT, 200), (KEPT + 1, 503), (1_000_000, 503)]
+    {
+        for is_chunked in [false, true] {
+            for first in [0, 1.min(size), size / 2, size] {
+                until_refused(&proxy, &agent);
+                let body = pattern(size);
+                let mut visitor = proxy.visit();
+                // The agent refuses once it has all, or as much as goes out without its credit.
+                let most = size.min(KEPT);
+                let kind = match is_chunked {
+                    true => "Transfer-Encoding: chunked".to_owned(),
+                    false => format!("Content-Length: {size}"),
+                };
+                let head = format!("PUT /refuse-late/{most} HTTP/1.1\r\nHost: nas1\r\n{kind}");
+                visitor.send(&format!("{head}\r\n\r\n"));
+                for part in [&body[..first], &body[first..]] {
+                    if is_chunked && !part.is_empty() {
+                        visitor.send(&format!("{:x}\r\n", part.len()));
+                    }
+                    // It may be refused before all of it was sent.
+                    let _ = visitor.stream.write_all(part);
+                    if is_chunked && !part.is_empty() {
+                        let _ = visitor.stream.write_all(b"\r\n");
+                    }
+                }
+                if is_chunked {
+                    let _ = visitor.stream.write_all(b"0\r\n\r\n");
+                }
+                let answer = visitor.answer();
+                let what = format!("{size} bytes, chunked: {is_chunked}, first {first}");
+                // A body of one piece may be too much before the agent has seen any of it.
+                assert_eq!(answer.status(), status, "{what}");
+                if status == 200 {
+                    assert!(answer.body == body, "{what}");
+                } else {
+                    assert_eq!(answer.header("retry-after"), ["1"], "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn refused_body_is_not_repeated_when_nothing_may_be_kept() {
+    let proxy = Proxy::with(|settings| settings.bounds.replay = 0);
+    let agent = Agent::start(&proxy, "nas1");
+    let put = |body: &str| {
+        let mut visitor = proxy.visit();
+        let len = body.len();
+        visitor.send(&format!(
+            "PUT /refuse-late/{len} HTTP/1.1\r\nHost: nas1\r\nContent-Length: {len}\r\n\r\n{body}"
+        ));
+        visitor.answer().status()
+    };
+    until_refused(&proxy, &agent);
+    assert_eq!(put("abc"), 503);
+    until_refused(&proxy, &agent);
+    assert_eq!(put(""), 200);
+}
+
+#[test]
+fn request_that_may_have_been_carried_out_is_not_repeated() {
+    let proxy = Proxy::start();
+    let agent = Agent::start(&proxy, "nas1");
+    until_refused(&proxy, &agent);
+    let before = agent.seen.requests.load(Relaxed);
+    let mut visitor = proxy.visit();
+    visitor.send("PUT /lose-late/3 HTTP/1.1\r\nHost: nas1\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(visitor.answer().status(), 502);
+    assert_eq!(agent.seen.requests.load(Relaxed), before + 1);
+    let mut visitor = proxy.visit();
+    visitor.send("PUT /silent HTTP/1.1\r\nHost: nas1\r\nContent-Length: 3\r\n\r\nabc");
+    wait_until("the agent has it", || agent.seen.requests.load(Relaxed) == before + 2);
+    drop(agent);
+    assert_eq!(visitor.answer().status(), 502);
+}
+
 #[test]
 fn a_visitor_who_leaves_ends_the_stream() {
     let proxy = Proxy::start();
