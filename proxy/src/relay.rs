@@ -268,7 +268,12 @@ fn respond(
     }
     let is_empty = asked.parts.method == Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = if is_empty { None } else { head::content_length(&reply.headers)? };
+    // That of an answer without a body is looked at too: hyper would send none of its head.
+    let announced = match status {
+        StatusCode::NO_CONTENT => None,
+        _ => head::content_length(&reply.headers)?,
+    };
+    let length = announced.filter(|_| !is_empty);
     if upgrade.is_some() {
         // The stream was left open for the other protocol, which the agent declined.
         finish(&stream);
@@ -298,6 +303,9 @@ fn respond(
     if status == StatusCode::NO_CONTENT {
         // It must not have one (RFC 9110 8.6).
         response.headers_mut().remove(header::CONTENT_LENGTH);
+    } else if let Some(announced) = announced {
+        // One line, however many the tunnel carried.
+        response.headers_mut().insert(header::CONTENT_LENGTH, announced.into());
     }
     Ok(response)
 }

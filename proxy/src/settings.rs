@@ -100,6 +100,11 @@ pub struct Timings {
     pub idle: Duration,
     /// Silence of a visitor inside a request body. Default 120 s.
     pub body: Duration,
+    /// How long a connection goes on being read after a request whose body nobody wants, so that a
+    /// client that sends all of it first sees the answer. Default 120 s.
+    pub linger: Duration,
+    /// Silence of a client meanwhile, after which the connection is closed. Default 5 s.
+    pub linger_silence: Duration,
     /// Silence of an agent that owes a reply, or credit for a request body; then 504. Default
     /// 120 s: disks that spin up take 30 s. A dead agent is found sooner by [`Timings::session`].
     pub agent: Duration,
@@ -183,6 +188,8 @@ impl Default for Timings {
             head: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             body: Duration::from_secs(120),
+            linger: Duration::from_secs(120),
+            linger_silence: Duration::from_secs(5),
             agent: Duration::from_secs(120),
             grace: Duration::from_secs(30),
             spread: Duration::from_secs(15),
