@@ -89,6 +89,7 @@ fn write_page(page: &mut String, shared: &Shared) -> std::fmt::Result {
     writeln!(page, "handshakes_expelled {}", handshakes.expelled)?;
     writeln!(page, "requests_held_now {}", shared.held_requests.held())?;
     writeln!(page, "responses_held_now {}", shared.held_responses.held())?;
+    writeln!(page, "replay_bytes {}", shared.replay.used())?;
     writeln!(page, "responses_spliced {}", shared.spliced.load(Relaxed))?;
     writeln!(page, "handshakes_refused {}", shared.registry.totals.refused())?;
     writeln!(page, "passwords_checked {}", shared.guard.checked())?;

@@ -185,13 +185,20 @@ where
         socket.reset_on_close(false);
     }
     match ended {
-        Ok(()) if visit.has_unread.get() => linger(socket).await,
+        Ok(()) if visit.has_unread.get() => linger(visit, socket).await,
         Ok(()) => {}
         Err(error) => {
             socket.reset_on_close(visit.must_reset.get());
-            if !visit.must_reset.get() && error.as_ref().is_some_and(hyper::Error::is_parse) {
-                // hyper has said what is wrong; there may be more of the same behind it.
-                linger(socket).await;
+            // A request that hyper has answered itself, and a response that was cut.
+            let is_told = error.as_ref().is_some_and(|error| error.is_parse() || error.is_user());
+            if is_told && visit.must_reset.get() {
+                let limit = visit.shared().settings.timings.linger_silence;
+                future::or(socket.sent(), async {
+                    Timer::after(limit).await;
+                })
+                .await;
+            } else if is_told {
+                linger(visit, socket).await;
             }
             // Whatever is wrong with the agent's side was logged there; visitors come and go.
             let cause = error.map_or_else(|| "deadline".to_owned(), |error| error.to_string());
@@ -201,14 +208,22 @@ where
     }
 }
 
-/// Ends a connection on which a visitor may still be sending what nobody wants. A close with
-/// unread octets is an RST, which can overtake and destroy our answer.
-async fn linger(socket: &Socket) {
+/// Ends a connection on which a client may still be sending what nobody wants. A close with unread
+/// bytes is an RST, which can overtake and destroy our answer; and a client that does not read
+/// before it has sent everything must be able to. It keeps its place among the connections, so that
+/// it costs what an upload costs; a server that drains waits for it no longer than for silence.
+async fn linger(visit: &Visit, socket: &Socket) {
+    let timings = &visit.shared().settings.timings;
     socket.finish();
     let too_long = async {
-        Timer::after(LINGER).await;
+        Timer::after(timings.linger).await;
     };
-    future::or(socket.discard(LINGER_OCTETS), too_long).await;
+    let ending = async {
+        visit.shared().stop.reached(Phase::Draining).await;
+        Timer::after(timings.linger_silence).await;
+    };
+    let discarded = socket.discard(timings.linger_silence);
+    future::or(discarded, future::or(too_long, ending)).await;
 }
 
 async fn answer(
@@ -225,8 +240,5 @@ async fn answer(
 
 /// Pause after a failed accept: the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long, and how much, we read from a visitor who still sends what nobody wants.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_OCTETS: usize = 4 << 20;
 /// The least that hyper takes.
 const BUFFER_MIN: usize = 8_192;

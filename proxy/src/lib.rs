@@ -67,6 +67,8 @@ mod watch;
 
 mod hold;
 
+mod replay;
+
 pub mod gate;
 
 pub mod stop;

@@ -48,7 +48,7 @@ use crate::{
     worker::{Shared, Worker},
 };
 use splice::Repeat;
-use upload::{Upload, UploadError};
+use upload::{Progress, Upload, UploadError};
 
 /// One downstream connection, as its exchanges see it.
 #[derive(Debug)]
@@ -73,9 +73,6 @@ pub(crate) struct Visit {
 /// A request under way.
 struct Asked {
     parts: Parts,
-    upload: Option<Upload<Incoming>>,
-    /// Whether it has a body at all.
-    has_body: bool,
     on_upgrade: Option<OnUpgrade>,
     request_id: String,
     /// Tick of the worker at which it came.
@@ -99,20 +96,23 @@ impl Visit {
 /// Serves one request. Dropping the future resets the stream.
 pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let upload = Upload::new(body);
+    let mut upload = Upload::new(body, Arc::clone(&visit.shared().replay));
     let mut asked = Asked {
         on_upgrade: parts.extensions.remove::<OnUpgrade>(),
         parts,
-        has_body: upload.is_some(),
-        upload,
         request_id: visit.shared().request_id(),
         begun: visit.worker.watches.now(),
         upstream: None,
     };
-    let mut response = match forward(visit, &mut asked).await {
-        Ok(response) => response,
-        Err(failure) => refuse(visit, &asked, &failure),
-    };
+    let begun = forward(visit, &mut asked, &mut upload).await;
+    let is_unread = upload.progress().is_unread();
+    let response = begun.and_then(|begun| respond(visit, &mut asked, upload, begun));
+    let mut response = response.unwrap_or_else(|failure| refuse(visit, &asked, &failure));
+    if is_unread {
+        // What is left of the body would be taken for the next request.
+        visit.has_unread.set(true);
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    }
     if visit.watch.is_closing() {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
@@ -120,7 +120,11 @@ pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> R
     response
 }
 
-async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>, Failure> {
+async fn forward(
+    visit: &Rc<Visit>,
+    asked: &mut Asked,
+    upload: &mut Upload<Incoming>,
+) -> Result<Begun, Failure> {
     let host = head::host(&asked.parts)?;
     let mut client = head::Client {
         address: visit.peer.ip().to_canonical(),
@@ -135,31 +139,35 @@ async fn forward(visit: &Rc<Visit>, asked: &mut Asked) -> Result<Response<Body>,
     // A request that its agent did not begin may go to the tunnel that has replaced that one.
     let (mut refusals, mut losses) = (REFUSALS, LOSSES);
     let mut failed = None;
+    // Whether a tunnel was asked and did not begin with it.
+    let mut is_refused = false;
     loop {
-        let may_wait = asked.is_safe() || failed.is_some();
+        let may_wait = asked.is_safe(upload.progress()) || is_refused;
         let upstream = wait::tunnel(visit, &head.host, way, may_wait, failed).await?;
         asked.upstream = Some(Arc::clone(&upstream));
-        head.upgrade = asked.upgrade(&upstream);
-        let is_whole = asked.upload.is_none() && head.upgrade.is_none();
+        head.upgrade = asked.upgrade(&upstream, upload.progress());
+        let is_whole = upload.progress() == Progress::Absent && head.upgrade.is_none();
+        upload.start(head.upgrade.is_none());
         let stream = match upstream.tunnel.open(&head, priority, is_whole).await {
             Ok(stream) => stream,
             Err(OpenError::Closed) if refusals > 0 => {
                 refusals -= 1;
+                is_refused = true;
                 (way, failed) = (again(visit, &head.host, &access)?, None);
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        match reply(visit, &stream, &mut asked.upload).await {
+        match reply(visit, &stream, upload).await {
             Ok(reply) => {
                 upstream.totals.count(reply.status);
-                let begun = Begun { upstream, stream, reply, head, priority, access };
-                return respond(visit, asked, begun);
+                return Ok(Begun { upstream, stream, reply, head, priority, access });
             }
-            Err(failure) if asked.may_repeat(&failure, &upstream, &head) => {
+            Err(failure) if asked.may_repeat(&failure, upload.progress(), &upstream, &head) => {
                 let left = if failure == Failure::Lost { &mut losses } else { &mut refusals };
                 let Some(fewer) = left.checked_sub(1) else { return Err(failure) };
                 *left = fewer;
+                is_refused = true;
                 (way, failed) = (again(visit, &head.host, &access)?, Some(failure));
             }
             Err(failure) => return Err(failure),
@@ -186,23 +194,27 @@ struct Begun {
 
 impl Asked {
     /// Whether asking twice does what asking once does, and nothing of the request is used up.
-    fn is_safe(&self) -> bool {
-        matches!(self.parts.method, Method::GET | Method::HEAD) && !self.has_body
+    fn is_safe(&self, body: Progress) -> bool {
+        matches!(self.parts.method, Method::GET | Method::HEAD) && body == Progress::Absent
     }
 
-    /// Whether another tunnel may be asked after this failure. What was refused was not begun; what
-    /// was lost may have been, so that only our own agents are asked again.
-    fn may_repeat(&self, failure: &Failure, upstream: &Upstream, head: &RequestHead) -> bool {
-        match failure {
-            Failure::Refused => self.upload.as_ref().is_none_or(Upload::is_untouched),
-            Failure::Lost => self.is_safe() && head.upgrade.is_none() && upstream.features.splice,
-            _ => false,
-        }
+    /// Whether another tunnel may be asked after this failure. Of what was lost only our own agents
+    /// are asked again.
+    fn may_repeat(
+        &self,
+        failure: &Failure,
+        body: Progress,
+        upstream: &Upstream,
+        head: &RequestHead,
+    ) -> bool {
+        let is_safe = self.is_safe(body) && head.upgrade.is_none() && upstream.features.splice;
+        upload::may_repeat(failure, body, is_safe)
     }
 
     /// The protocol to change to, if this visitor wants it and that agent can.
-    fn upgrade(&self, upstream: &Upstream) -> Option<String> {
-        let can = upstream.features.upgrade && self.on_upgrade.is_some() && self.upload.is_none();
+    fn upgrade(&self, upstream: &Upstream, body: Progress) -> Option<String> {
+        let has_body = body != Progress::Absent;
+        let can = upstream.features.upgrade && self.on_upgrade.is_some() && !has_body;
         can.then(|| head::upgrade(&self.parts).map(str::to_owned)).flatten()
     }
 }
@@ -211,7 +223,7 @@ impl Asked {
 async fn reply(
     visit: &Visit,
     stream: &Stream,
-    upload: &mut Option<Upload<Incoming>>,
+    upload: &mut Upload<Incoming>,
 ) -> Result<ResponseHead, Failure> {
     let watch = &visit.watch;
     let mut response = pin!(stream.response());
@@ -219,14 +231,11 @@ async fn reply(
         if let Poll::Ready(reply) = response.as_mut().poll(cx) {
             return Poll::Ready(reply.map_err(Failure::from));
         }
-        if let Some(body) = upload {
-            match body.poll(stream, watch, cx) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => *upload = None,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-            }
+        match upload.poll(stream, watch, cx) {
+            Poll::Pending | Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
         }
-        if upload.is_none() {
+        if upload.is_sent() {
             watch.waits_for_agent();
         }
         if watch.expired() == Some(Wait::Agent) {
@@ -239,7 +248,13 @@ async fn reply(
     reply
 }
 
-fn respond(visit: &Rc<Visit>, asked: &mut Asked, begun: Begun) -> Result<Response<Body>, Failure> {
+fn respond(
+    visit: &Rc<Visit>,
+    asked: &mut Asked,
+    mut upload: Upload<Incoming>,
+    begun: Begun,
+) -> Result<Response<Body>, Failure> {
+    upload.commit();
     let Begun { upstream, stream, reply, mut head, priority, access } = begun;
     let upgrade = head.upgrade.take();
     let (status, headers) = head::response(&reply)?;
@@ -253,27 +268,29 @@ fn respond(visit: &Rc<Visit>, asked: &mut Asked, begun: Begun) -> Result<Respons
     }
     let is_empty = asked.parts.method == Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = if is_empty { None } else { head::content_length(&reply.headers)? };
+    // That of an answer without a body is looked at too: hyper would send none of its head.
+    let announced = match status {
+        StatusCode::NO_CONTENT => None,
+        _ => head::content_length(&reply.headers)?,
+    };
+    let length = announced.filter(|_| !is_empty);
     if upgrade.is_some() {
         // The stream was left open for the other protocol, which the agent declined.
         finish(&stream);
     }
-    let mut upload = asked.upload.take();
-    let is_early = upload.is_some();
-    if is_early && status.as_u16() >= 400 {
-        // Nobody wants the rest of the body.
-        upload = None;
-    }
+    // Nobody wants the rest of a body that was refused.
+    let is_wanted = !upload.is_sent() && status.as_u16() < 400;
+    let has_body = upload.progress() != Progress::Absent;
     let is_old = asked.parts.version < Version::HTTP_11;
     visit.must_reset.set(is_old && length.is_none() && !is_empty);
-    let can_repeat = upstream.features.splice && upgrade.is_none() && !asked.has_body;
+    let can_repeat = upstream.features.splice && upgrade.is_none() && !has_body;
     let is_on = !visit.shared().settings.timings.splice.is_zero();
     let can_repeat = can_repeat && is_on && length.is_some();
     let repeat = can_repeat.then(|| Repeat::new(head, reply, priority, access)).flatten();
     let source = body::Source {
         stream,
         repeat,
-        upload,
+        upload: is_wanted.then_some(upload),
         length,
         is_empty,
         upstream,
@@ -283,13 +300,12 @@ fn respond(visit: &Rc<Visit>, asked: &mut Asked, begun: Begun) -> Result<Respons
     let mut response = Response::new(Body::stream(source, visit));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    if is_early {
-        visit.has_unread.set(true);
-        response.headers_mut().insert(header::CONNECTION, CLOSE);
-    }
     if status == StatusCode::NO_CONTENT {
         // It must not have one (RFC 9110 8.6).
         response.headers_mut().remove(header::CONTENT_LENGTH);
+    } else if let Some(announced) = announced {
+        // One line, however many the tunnel carried.
+        response.headers_mut().insert(header::CONTENT_LENGTH, announced.into());
     }
     Ok(response)
 }
@@ -351,14 +367,9 @@ fn refuse(visit: &Rc<Visit>, asked: &Asked, failure: &Failure) -> Response<Body>
             visit.seconds_since(asked.begun),
         ),
     );
-    let mut response = failure
+    failure
         .response(&asked.request_id, page::is_wanted(&asked.parts))
-        .map(|text| Body::text(text, visit));
-    if asked.upload.is_some() {
-        visit.has_unread.set(true);
-        response.headers_mut().insert(header::CONNECTION, CLOSE);
-    }
-    response
+        .map(|text| Body::text(text, visit))
 }
 
 impl From<UploadError> for Failure {

@@ -79,6 +79,10 @@ pub struct Bounds {
     /// Responses whose tunnel was lost and that wait to go on, 32 for each origin at most. Default
     /// 256. More are cut.
     pub held_responses: usize,
+    /// Bytes of request bodies that are kept until their responses begin, 64 KiB of each at most, so
+    /// that a request that its agent refused can be repeated; as much again while they are. Default
+    /// 8 MiB. What does not fit is not kept: such a request gets 503 at once.
+    pub replay: usize,
 }
 
 /// How long things may take. All are settings, so that tests of faults run scaled.
@@ -96,6 +100,11 @@ pub struct Timings {
     pub idle: Duration,
     /// Silence of a visitor inside a request body. Default 120 s.
     pub body: Duration,
+    /// How long a connection goes on being read after a request whose body nobody wants, so that a
+    /// client that sends all of it first sees the answer. Default 120 s.
+    pub linger: Duration,
+    /// Silence of a client meanwhile, after which the connection is closed. Default 5 s.
+    pub linger_silence: Duration,
     /// Silence of an agent that owes a reply, or credit for a request body; then 504. Default
     /// 120 s: disks that spin up take 30 s. A dead agent is found sooner by [`Timings::session`].
     pub agent: Duration,
@@ -166,6 +175,7 @@ impl Default for Bounds {
             unsent: 128 << 10,
             held_requests: 1_024,
             held_responses: 256,
+            replay: 8 << 20,
         }
     }
 }
@@ -178,6 +188,8 @@ impl Default for Timings {
             head: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             body: Duration::from_secs(120),
+            linger: Duration::from_secs(120),
+            linger_silence: Duration::from_secs(5),
             agent: Duration::from_secs(120),
             grace: Duration::from_secs(30),
             spread: Duration::from_secs(15),

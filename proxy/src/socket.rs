@@ -8,17 +8,18 @@
 //! read buffer before each read.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    future::poll_fn,
     io::{self, IoSlice},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use async_io::Async;
-use futures_lite::{AsyncRead, AsyncWrite};
+use async_io::{Async, Timer};
+use futures_lite::{AsyncRead, AsyncWrite, future};
 use hyper::rt::ReadBufCursor;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
@@ -109,16 +110,34 @@ impl Socket {
         let _ = self.0.get_ref().shutdown(Shutdown::Write);
     }
 
-    /// Reads and forgets up to `most` octets until the peer closes. Cancel safe.
-    pub(crate) async fn discard(&self, most: usize) {
-        use futures_lite::AsyncReadExt;
-        let mut left = most;
-        let mut octets = [0; 4_096];
-        while left > 0 {
-            match (&*self.0).read(&mut octets).await {
-                Ok(read) if read > 0 => left = left.saturating_sub(read),
-                _ => return,
+    /// Reads and discards until the peer closes or sends nothing for `silence`. Cancel safe.
+    pub(crate) async fn discard(&self, silence: Duration) {
+        let last = Cell::new(Instant::now());
+        let reading = async {
+            let read = |cx: &mut Context<'_>| {
+                SCRATCH.with_borrow_mut(|scratch| Pin::new(&mut &*self.0).poll_read(cx, scratch))
+            };
+            while matches!(poll_fn(read).await, Ok(1..)) {
+                last.set(Instant::now());
+                // A fast peer always has more: others of this thread have their turn.
+                future::yield_now().await;
             }
+        };
+        let silent = async {
+            while let due = last.get() + silence
+                && due > Instant::now()
+            {
+                Timer::at(due).await;
+            }
+        };
+        future::or(reading, silent).await;
+    }
+
+    /// Waits until the kernel has sent everything, so that a reset does not drop it. Cancel safe.
+    pub(crate) async fn sent(&self) {
+        // A socket counts as writable while less than this is unsent. One that fails has nothing.
+        if self.limit_unsent(1).is_ok() {
+            let _ = self.0.writable().await;
         }
     }
 }
@@ -216,7 +235,11 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for VisitorIo<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        // hyper flushes its own buffer first.
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.watch.on_flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

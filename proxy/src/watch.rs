@@ -62,6 +62,8 @@ pub(crate) struct Watch {
     closing: AtomicBool,
     /// Whether nothing was ever read.
     fresh: AtomicBool,
+    /// Whether all that was written has been flushed since somebody last asked.
+    flushed: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -130,6 +132,21 @@ impl Watch {
     pub(crate) fn end_exchange(&self) {
         self.stage.store(Stage::Idle as u8, Relaxed);
         self.disarm();
+    }
+
+    /// From now on [`Watch::is_flushed`] asks for a flush that is still to come.
+    pub(crate) fn await_flush(&self) {
+        self.flushed.store(false, Relaxed);
+    }
+
+    /// Nothing that was written waits any more, neither in hyper nor in TLS.
+    pub(crate) fn on_flushed(&self) {
+        self.flushed.store(true, Relaxed);
+    }
+
+    /// Whether there was a flush since [`Watch::await_flush`].
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed.load(Relaxed)
     }
 
     /// Starts a wait of at most `ticks`; a wait of the same kind keeps its deadline.
@@ -215,6 +232,7 @@ impl Watches {
             wait: AtomicU8::new(Wait::Nothing as u8),
             closing: AtomicBool::new(false),
             fresh: AtomicBool::new(true),
+            flushed: AtomicBool::new(false),
             waker: Mutex::new(None),
         });
         watch.arm(Wait::Head, limits.head);

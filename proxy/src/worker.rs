@@ -22,6 +22,7 @@ use crate::{
     identities::Live,
     lobby::Lobby,
     registry::Registry,
+    replay::ReplayBudget,
     settings::Settings,
     state::State,
     stop::Stop,
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) visitors: Lobby,
     /// Requests that wait for their origin.
     pub(crate) held_requests: Gate,
+    /// Bytes of request bodies that are kept so that their requests can be repeated.
+    pub(crate) replay: Arc<ReplayBudget>,
     /// Responses that wait to go on.
     pub(crate) held_responses: Gate,
     /// Responses that went on on another tunnel.

@@ -234,6 +234,18 @@ impl FrameWriter {
         self.write(&frame(deflater.block(pairs)?))
     }
 
+    /// The same frame as bytes, which must be the next that are written.
+    ///
+    /// # Errors
+    /// Those of the compression.
+    pub fn encode_block(
+        &self,
+        pairs: &[(&str, &[u8])],
+        frame: impl FnOnce(Vec<u8>) -> Frame,
+    ) -> io::Result<Vec<u8>> {
+        Ok(frame(lock(&self.deflater).block(pairs)?).encode())
+    }
+
     /// Ends the connection in both directions.
     pub fn shutdown(&self) {
         self.to.shutdown();

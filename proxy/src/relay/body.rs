@@ -1,7 +1,7 @@
 //! The body of a response as hyper takes it.
 //!
 //! It owns that a body which is not whole never looks whole: hyper cuts the connection when
-//! `poll_frame` fails. Chunks come out of the tunnel and go to the socket without a copy;
+//! `poll_frame` fails, which it does when the head and all that came of the body were written. Chunks come out of the tunnel and go to the socket without a copy;
 //! what hyper does not take stays in the stream's window.
 
 use std::{
@@ -80,6 +80,8 @@ struct Streamed {
     upload: Option<Upload<Incoming>>,
     left: Option<u64>,
     is_done: bool,
+    /// Why the body ends early, once what came before it is on its way.
+    cut: Option<Cut>,
     octets: u64,
     upstream: Arc<Upstream>,
     request_id: String,
@@ -115,6 +117,7 @@ impl Body {
             upload: source.upload,
             left: source.length,
             is_done: source.is_empty || source.length == Some(0),
+            cut: None,
             octets: 0,
             upstream: source.upstream,
             request_id: source.request_id,
@@ -137,11 +140,21 @@ impl http_body::Body for Body {
             Kind::Text(text) if text.is_empty() => Poll::Ready(None),
             Kind::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
             Kind::Stream(streamed) => {
-                let read = ready!(streamed.poll_read(&this.visit, cx));
-                if let Err(cut) = &read {
-                    streamed.cut(*cut, &this.visit);
+                if streamed.cut.is_none() {
+                    match ready!(streamed.poll_read(&this.visit, cx)) {
+                        Ok(chunk) => return Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk)))),
+                        Err(cut) => streamed.cut(cut, &this.visit),
+                    }
+                    // hyper drops what it has not written, the head too, at our error. It flushes
+                    // when a body has nothing more for now, and asks again afterwards.
+                    this.visit.watch.await_flush();
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
-                Poll::Ready(read.map(|chunk| chunk.map(Frame::data)).transpose())
+                match streamed.cut {
+                    Some(cut) if this.visit.watch.is_flushed() => Poll::Ready(Some(Err(cut))),
+                    _ => Poll::Pending,
+                }
             }
         }
     }
@@ -238,6 +251,7 @@ impl Streamed {
     }
 
     fn cut(&mut self, cut: Cut, visit: &Visit) {
+        self.cut = Some(cut);
         self.stream = None;
         self.splice = None;
         self.upload = None;

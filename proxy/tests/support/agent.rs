@@ -363,6 +363,26 @@ async fn serve(request: &RequestHead, stream: &Stream, seen: &Seen) -> Result<()
             }
             stream.reply(&head(204, &[]), true).await
         }
+        // Refuses every other time, once it has so much of the body; echoes it otherwise.
+        "refuse-late" | "lose-late" => {
+            if before.is_multiple_of(2) {
+                let mut len = 0;
+                while len < number {
+                    let chunk = poll_fn(|cx| stream.poll_read_chunk(cx)).await?;
+                    len += chunk.map_or(number, |chunk| chunk.len());
+                }
+                stream.reset(if name == "lose-late" {
+                    Status::InternalError
+                } else {
+                    Status::RefusedStream
+                });
+                return Ok(());
+            }
+            let body = read_all(stream).await?;
+            let length = body.len().to_string();
+            stream.reply(&head(200, &[("content-length", &length)]), body.is_empty()).await?;
+            write(stream, &body, true, seen).await
+        }
         "silent" => Err(poll_fn(|cx| stream.poll_failed(cx)).await),
         "upgrade" => {
             if request.upgrade.as_deref() != Some("echo") {

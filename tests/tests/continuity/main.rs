@@ -8,6 +8,7 @@ mod handover;
 mod hold;
 mod refused;
 mod reload;
+mod repeats;
 #[path = "../scaled/mod.rs"]
 mod scaled;
 mod splice;

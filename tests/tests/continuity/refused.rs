@@ -40,16 +40,42 @@ fn request_above_the_last_good_stream_goes_to_the_next_tunnel() {
     let mut put = Visitor::connect(proxy.http);
     put.send("PUT /new HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
     leaving.wait_for(opened).unwrap();
+    // Of this one something was, which the proxy still has.
     let mut begun = Visitor::connect(proxy.http);
     begun.send("PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nsome");
     let stream = leaving.wait_for(opened).unwrap();
     let data =
         |frame: &Frame| matches!(frame, Frame::Data { id, .. } if *id == stream).then_some(());
     leaving.wait_for(data).unwrap();
+    let mut gone = Visitor::connect(proxy.http);
+    gone.send("PUT /gone HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nsome");
+    leaving.wait_for(opened).unwrap();
+    // Of this one more than the proxy keeps.
+    let mut large = Visitor::connect(proxy.http);
+    large.send("PUT /large HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+    large.send(vec![b'x'; 70_000]);
+    let large_stream = leaving.wait_for(opened).unwrap();
+    for id in [0, large_stream] {
+        leaving.writer.write(&Frame::WindowUpdate(id, 65_536)).unwrap();
+    }
+    let mut left = 70_000;
+    while left > 0 {
+        left -= leaving
+            .wait_for(|frame| match frame {
+                Frame::Data { id, octets, .. } if *id == large_stream => Some(octets.len()),
+                _ => None,
+            })
+            .unwrap();
+    }
+    wait_until("only the small ones are kept", || {
+        Debug::of(proxy.http).total("replay_bytes") == 2 * 512
+    });
     leaving.writer.write(&Frame::GoAway(0, 0)).unwrap();
-    // What of it went elsewhere cannot be sent twice.
-    assert_eq!(begun.try_head("PUT").unwrap().status, 503);
-    wait_until("both wait", || Debug::of(proxy.http).total("requests_held_now") == 2);
+    let refused = large.try_head("PUT").unwrap();
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    wait_until("the others wait", || Debug::of(proxy.http).total("requests_held_now") == 4);
+    drop(gone);
+    wait_until("one waits no more", || Debug::of(proxy.http).total("requests_held_now") == 3);
     let _next = Agent::serve(root.path(), proxy.tunnel);
     let answer = Response::read(&mut get, "GET").unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "small"));
@@ -57,6 +83,11 @@ fn request_above_the_last_good_stream_goes_to_the_next_tunnel() {
     put.send("new");
     assert_eq!(put.try_head("PUT").unwrap().status, 201);
     assert_eq!(std::fs::read(root.join("new")).unwrap(), b"new");
+    begun.send(" more");
+    assert_eq!(begun.try_head("PUT").unwrap().status, 201);
+    assert_eq!(std::fs::read(root.join("other")).unwrap(), b"some more");
+    assert!(!root.join("large").exists() && !root.join("gone").exists());
+    assert_eq!(Debug::of(proxy.http).total("replay_bytes"), 0);
 }
 
 #[test]

@@ -139,6 +139,31 @@ fn open_connections_leave_room_for_requests_and_uploads() {
 }
 
 #[test]
+fn request_that_finds_all_places_taken_reaches_no_service() {
+    const PLACES: usize = 64;
+    let forwarded = Forwarded::start("", |call| {
+        if call.asked.method == "POST" {
+            let (len, _) = call.body().unwrap();
+            return call.answer(len.to_string());
+        }
+        echo(call);
+    });
+    let mut open: Vec<_> = (0..PLACES).map(|_| upgrade(&forwarded, "chat")).collect();
+    for visitor in &mut open {
+        assert_eq!(visitor.head().status, 101);
+    }
+    for body in
+        ["Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "Content-Length: 3\r\n\r\nabc"]
+    {
+        let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+        visitor.send(format!("POST /x/ HTTP/1.1\r\nHost: nas1\r\n{body}"));
+        assert_eq!(Response::read(&mut visitor, "POST").unwrap().status, 503);
+    }
+    let asked = forwarded.service.asked();
+    assert!(asked.iter().all(|asked| asked.method == "GET"), "{asked:?}");
+}
+
+#[test]
 fn websocket_programs_talk_through_both_ends() {
     // Debian's, which has the library, whatever else is installed.
     let mut command = Command::new("/usr/bin/python3");

@@ -6,6 +6,7 @@
 
 mod agents;
 mod attacks;
+mod breaks;
 mod handshakes;
 mod proxies;
 #[path = "../scaled/mod.rs"]
