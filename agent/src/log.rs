@@ -1,24 +1,28 @@
 //! Log lines: `time level key=value ...`, to stderr or syslog.
 //!
 //! It owns where lines go and that writing one never blocks: what cannot be written at once is
-//! dropped and counted. What is said, and that it holds no secret, is the caller's.
+//! dropped and counted. How stderr is written without waiting is `stderr`'s work; what is said, and
+//! that it holds no secret, is the caller's.
+
+mod stderr;
 
 use std::{
     fmt::{self, Write as _},
-    io::{self, Write as _},
+    io,
     os::unix::net::UnixDatagram,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 use crate::civil::Civil;
+use stderr::Stderr;
 
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +68,7 @@ impl Log {
     /// Lines to stderr.
     #[must_use]
     pub fn stderr(level: Level) -> Self {
-        Self::new(level, Sink::Stderr)
+        Self::new(level, Sink::Stderr(Stderr::new()))
     }
 
     /// Lines to whatever `writer` is; for programs that embed the agent, and tests.
@@ -163,6 +167,25 @@ impl Log {
     }
 }
 
+/// Says why the program ends, on stderr; gives up when that is not taken within a second.
+pub fn last_line(line: &str) {
+    let (mut stderr, end) = (Stderr::new(), Instant::now() + LAST_LINE);
+    while stderr.write_line(format!("{line}\n").into_bytes()).is_err_and(is_full) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::sleep(left.min(PAUSE));
+    }
+    while stderr.flush().is_err_and(is_full) && Instant::now() < end {
+        thread::sleep(PAUSE);
+    }
+}
+
+fn is_full(error: io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log").field("level", &self.level()).finish_non_exhaustive()
@@ -204,7 +227,7 @@ struct Inner {
 }
 
 enum Sink {
-    Stderr,
+    Stderr(Stderr),
     Syslog(Syslog),
     Writer(Box<dyn io::Write + Send>),
 }
@@ -212,17 +235,7 @@ enum Sink {
 impl Sink {
     fn write(&mut self, level: Level, text: &str) -> io::Result<()> {
         match self {
-            Self::Stderr => {
-                let mut stderr = io::stderr().lock();
-                // Not by O_NONBLOCK: that would change the terminal or pipe for whoever shares it.
-                // A pipe that is ready takes a whole line of at most LINE_MAX octets.
-                let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
-                poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-                if !fds[0].revents().contains(PollFlags::OUT) {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                stderr.write_all(stamped(text).as_bytes())
-            }
+            Self::Stderr(stderr) => stderr.write_line(stamped(text).into_bytes()),
             Self::Syslog(syslog) => syslog.write(level, text),
             Self::Writer(writer) => writer.write_all(stamped(text).as_bytes()),
         }
@@ -312,6 +325,9 @@ fn truncate(text: &mut String, max: usize) {
 }
 
 const SYSLOG: &str = "/dev/log";
+/// Time for stderr to take the line that says why the program ends.
+const LAST_LINE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 /// Longest line, in octets: below the 4,096 that a pipe which is ready always takes.
 const LINE_MAX: usize = 4_000;
 /// Longest value of a peer, in characters.

@@ -15,6 +15,7 @@ use spdy_agent::{
     daemon::{self, DaemonError, Source},
     dial::Timings,
     join::{self, JoinError},
+    log,
     rotate::RotateError,
     service,
 };
@@ -39,7 +40,7 @@ impl From<ConfigError> for Failure {
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     if let Err(line) = service::hand_over(&args) {
-        let _ = writeln!(std::io::stderr(), "spdy-agent: {line}");
+        log::last_line(&format!("spdy-agent: {line}"));
         return ExitCode::from(EXIT_FAILURE);
     }
     let outcome = match args::parse(args) {
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
         Err(Failure::Other(line)) => (line, EXIT_FAILURE),
     };
     // Nobody may be listening any more; the code says enough.
-    let _ = writeln!(std::io::stderr(), "spdy-agent: {line}");
+    log::last_line(&format!("spdy-agent: {line}"));
     ExitCode::from(code)
 }
 

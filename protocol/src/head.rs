@@ -1,9 +1,11 @@
 //! Request and response heads, to and from the name/value list of SPDY/3.1 3.2.
 //!
-//! It owns the `:names`, the removal of hop-by-hop headers and the check that a head is complete.
+//! It owns the `:names`, which headers are hop-by-hop and the check that a head is complete. Hop-by-hop
+//! headers are removed from what came in: a gateway that adds headers of its own does so afterwards
+//! (see [`is_hop_by_hop`]).
 //! It does not own compression ([`crate::headers`]) nor any HTTP/1.1 syntax.
 
-use std::{fmt, str};
+use std::fmt;
 
 use crate::headers::{Headers, InvalidHeader};
 
@@ -182,6 +184,28 @@ fn take_text(list: &mut Headers, name: &'static str) -> Result<String, HeadError
     String::from_utf8(value).map_err(|_| HeadError::Malformed(name))
 }
 
+/// Whether a header belongs to the connection that it came by and goes no further (RFC 9110 7.6.1):
+/// its name, in lower case, is one of [`HOP_BY_HOP`], or `connection`, the values of that connection's
+/// `Connection` header, names it.
+///
+/// `Connection` does not reach [`is_always_end_to_end`] fields: a client that names such a field there
+/// breaks RFC 9110 7.6.1, and would remove what framing, access and the service rely on.
+pub fn is_hop_by_hop<'v>(name: &str, mut connection: impl Iterator<Item = &'v [u8]>) -> bool {
+    let names = |value: &[u8]| {
+        let mut options = value.split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    };
+    HOP_BY_HOP.contains(&name) || !is_always_end_to_end(name) && connection.any(names)
+}
+
+/// Whether a field, its name in lower case, is meant for the recipient of the message whatever
+/// `Connection` says: those that frame, select, describe, authenticate or route a message, and those by
+/// which gateways tell of themselves and of the client.
+#[must_use]
+pub fn is_always_end_to_end(name: &str) -> bool {
+    END_TO_END.contains(&name) || END_TO_END_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Copies what may cross a tunnel. Sending `:names` other than ours is the caller's mistake.
 fn push_end_to_end(from: &Headers, to: &mut Headers) -> Result<(), InvalidHeader> {
     let hops = Hops::of(from);
@@ -211,7 +235,7 @@ fn end_to_end(list: Headers) -> Result<Headers, HeadError> {
 
 /// The names that belong to the connection of one list.
 struct Hops<'l> {
-    /// What `Connection` names.
+    /// The list, if it has a `Connection`.
     named: Option<&'l Headers>,
 }
 
@@ -221,17 +245,64 @@ impl<'l> Hops<'l> {
     }
 
     fn has(&self, name: &str) -> bool {
-        HOP_BY_HOP.contains(&name) || self.named.is_some_and(|list| names(list, name))
+        let values = self.named.map(|list| list.get_all("connection"));
+        is_hop_by_hop(name, values.into_iter().flatten())
     }
 }
 
-/// Whether the `Connection` of a list names this header.
-fn names(list: &Headers, name: &str) -> bool {
-    list.get_all("connection")
-        .filter_map(|value| str::from_utf8(value).ok())
-        .any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(name)))
-}
-
+/// Fields of [`is_always_end_to_end`] by their names.
+const END_TO_END: [&str; 35] = [
+    "age",
+    "allow",
+    "authorization",
+    "cache-control",
+    "cookie",
+    "date",
+    "depth",
+    "destination",
+    "etag",
+    "expect",
+    "expires",
+    "forwarded",
+    "from",
+    "host",
+    "last-modified",
+    "location",
+    "max-forwards",
+    "origin",
+    "overwrite",
+    "pragma",
+    "prefer",
+    "priority",
+    "proxy-status",
+    "range",
+    "referer",
+    "retry-after",
+    "server",
+    "set-cookie",
+    "strict-transport-security",
+    "user-agent",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "x-request-id",
+];
+/// The others by how their names begin.
+const END_TO_END_PREFIXES: [&str; 12] = [
+    "accept",
+    "access-control-",
+    "content-",
+    "cross-origin-",
+    "digest",
+    "if-",
+    "sec-",
+    "upload-",
+    "x-content-",
+    "x-forwarded-",
+    "x-frame-",
+    "x-real-ip",
+];
 /// Octets of the `:names` with their lengths and short values, roughly.
 const OWN_NAMES: usize = 128;
 
@@ -258,6 +329,50 @@ mod tests {
             wanted.headers.remove(name);
         }
         assert_eq!(read, wanted);
+    }
+
+    #[test]
+    fn connection_removes_only_what_nobody_else_reads() {
+        let kept = [
+            "Host",
+            "Content-Length",
+            "Authorization",
+            "Cookie",
+            "Range",
+            "If-Range",
+            "If-Match",
+            "X-Forwarded-For",
+            "X-Forwarded-Proto",
+            "X-Request-Id",
+            "Via",
+            "Date",
+            "Forwarded",
+            "X-Real-IP",
+            "Accept-Encoding",
+            "Sec-Fetch-Site",
+            "Origin",
+            "Upload-Offset",
+        ];
+        let removed = ["X-Private", "Keep-Alive", "TE", "Upgrade", "Transfer-Encoding"];
+        let mut head = RequestHead::get("/");
+        let mut reply = ResponseHead::new(200);
+        for headers in [&mut head.headers, &mut reply.headers] {
+            headers.push("connection", b"close").unwrap();
+            for name in kept.iter().chain(&removed) {
+                headers.push("Connection", format!(" {name} ,").as_bytes()).unwrap();
+                headers.push(name, b"1").unwrap();
+            }
+        }
+        let head = RequestHead::from_headers(head.to_headers().unwrap()).unwrap();
+        let reply = ResponseHead::from_headers(reply.to_headers().unwrap()).unwrap();
+        for headers in [&head.headers, &reply.headers] {
+            for name in kept {
+                assert!(headers.get(&name.to_ascii_lowercase()).is_some(), "{name}");
+            }
+            for name in removed.iter().chain(&["Connection"]) {
+                assert!(headers.get(&name.to_ascii_lowercase()).is_none(), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use spdy_protocol::{
 };
 
 use crate::{
+    address_range::AddressRange,
     config::{self, ConfigError},
     log::{Level, Log},
     registry::ANONYMOUS,
@@ -306,6 +307,11 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
     }
     settings.tls = flags.tls;
     settings.behind_tls = flags.behind_tls;
+    for range in &flags.trusted_front_end {
+        let range = AddressRange::from_str(range)
+            .map_err(|error| usage(format_args!("trusted-front-end: {range:?} is {error}")))?;
+        settings.trusted_front_ends.push(range);
+    }
     settings.trace = flags.session;
     settings.debug = flags.debug;
     settings.allow_anonymous = flags.allow_anonymous;
@@ -331,10 +337,11 @@ fn serve(mut flags: Flags) -> Result<Serve, UsageError> {
 
 /// Fills in what the command line left open.
 fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
-    let given = [!flags.listen.is_empty(), !flags.tunnel_listen.is_empty(), !flags.peer.is_empty()];
+    let given = [&flags.listen, &flags.tunnel_listen, &flags.peer, &flags.trusted_front_end];
+    let given = given.map(|list| !list.is_empty());
     let mut seen: Vec<String> = Vec::new();
     for config::Entry { line, key, value } in config::parse(text) {
-        let is_list = matches!(key.as_str(), "listen" | "tunnel-listen" | "peer");
+        let is_list = LISTS.contains(&key.as_str());
         if !is_list && seen.contains(&key) {
             return Err(ConfigError::Repeated { line, key });
         }
@@ -356,6 +363,8 @@ fn read_config(flags: &mut Flags, text: &str) -> Result<(), ConfigError> {
             "tunnel-listen" => flags.tunnel_listen.push(value),
             "peer" if given[2] => {}
             "peer" => flags.peer.push(value),
+            "trusted-front-end" if given[3] => {}
+            "trusted-front-end" => flags.trusted_front_end.push(value),
             "state-dir" => drop(flags.state_dir.get_or_insert(PathBuf::from(value))),
             "client-ca" => drop(flags.client_ca.get_or_insert(PathBuf::from(value))),
             "client-crl" => drop(flags.client_crl.get_or_insert(PathBuf::from(value))),
@@ -420,7 +429,10 @@ const VALID: Duration = Duration::from_secs(3_600);
 const SECONDS_MAX: u64 = 366 * 86_400;
 const THREADS_MAX: usize = 256;
 const SWITCHES: [&str; 6] = ["tls", "behind-tls", "session", "debug", "allow-anonymous", "standby"];
-const KEYS: [&str; 17] = [
+/// Keys that may stand in several lines.
+const LISTS: [&str; 4] = ["listen", "tunnel-listen", "peer", "trusted-front-end"];
+const KEYS: [&str; 18] = [
+    "trusted-front-end",
     "peer",
     "client-ca",
     "client-crl",

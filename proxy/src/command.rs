@@ -12,6 +12,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use data_encoding::HEXLOWER;
@@ -21,6 +22,7 @@ use crate::{
     access::{Access, Password},
     admin,
     args::{self, ChangeAccess, Choice, Command, KeyChange, Pair, UsageError},
+    log,
     server::StartError,
     settings::TUNNEL_PORT,
     state::{State, StateError},
@@ -78,15 +80,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List { state_dir } => list(state_dir),
         Command::Print(text) => print(&text),
     });
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            // There is nowhere to complain when stderr is gone.
-            let _ = writeln!(io::stderr(), "spdy-proxy: {failed}");
+            log::print(format!("spdy-proxy: {failed}"));
             let is_usage = matches!(failed, Failed::Usage(_));
             ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILURE })
         }
-    }
+    };
+    log::flush(LAST_LINES);
+    code
 }
 
 fn run_pair(pair: &Pair) -> Result<(), Failed> {
@@ -222,6 +225,8 @@ fn print(text: &str) -> Result<(), Failed> {
     }
 }
 
+/// Time for stderr to take the last lines; who reads it takes them at once.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 64;
 /// Anything else.

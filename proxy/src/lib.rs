@@ -75,4 +75,6 @@ pub mod stop;
 
 mod notify;
 
+pub mod address_range;
+
 pub mod log;

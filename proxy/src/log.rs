@@ -1,14 +1,18 @@
 //! Lines for people: `2026-01-01T00:00:00Z info tunnel=up origin=nas1`, on stderr.
 //!
-//! It owns levels, time stamps and the escaping of text that peers chose. It does not own what is
-//! logged: one line per tunnel up or down and per failed exchange, by whoever owns those.
+//! It owns levels, time stamps, the escaping of text that peers chose, and that no line waits for its
+//! reader (`queue`). It does not own what is logged: one line per tunnel up or down and per failed
+//! exchange, by whoever owns those.
+
+mod queue;
 
 use std::{
     fmt::{self, Write as _},
-    io::{self, Write as _},
     str::FromStr,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use queue::QUEUE;
 
 /// How much a line matters, most first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +69,8 @@ impl FromStr for Level {
 }
 
 impl Log {
-    /// Lines of `level` and above go to stderr, each by one write.
+    /// Lines of `level` and above go to stderr, each by one write, on a thread that all such logs of
+    /// the process share; it starts with the first line.
     #[must_use]
     pub const fn stderr(level: Level) -> Self {
         Self { level: Some(level) }
@@ -83,13 +88,14 @@ impl Log {
         self.level.is_some_and(|most| level <= most)
     }
 
-    /// Writes one line. A full or closed stderr loses it: there is nowhere else to complain.
+    /// Queues one line, and does not wait for stderr. A line that finds 256 KiB of others in the queue
+    /// is lost; the next that is not says how many were (`dropped=N`). So are lines that a closed
+    /// stderr refuses, without a count: there is nowhere to tell it.
     pub fn write(self, level: Level, text: fmt::Arguments<'_>) {
         if !self.is_on(level) {
             return;
         }
-        let line = format!("{} {} {text}\n", Utc(SystemTime::now()), level.name());
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        QUEUE.push(format!("{} {} {text}", Utc(SystemTime::now()), level.name()));
     }
 
     /// [`Log::write`] at [`Level::Error`].
@@ -111,6 +117,17 @@ impl Log {
     pub fn debug(self, text: fmt::Arguments<'_>) {
         self.write(Level::Debug, text);
     }
+}
+
+/// Queues a line that is not of the log, such as where the server listens, behind those of the log.
+pub(crate) fn print(line: String) {
+    QUEUE.push(line);
+}
+
+/// Waits until stderr has taken all lines so far, but not longer than `limit`. For the end of a
+/// program: its last lines say why.
+pub fn flush(limit: Duration) {
+    QUEUE.flush(limit);
 }
 
 impl fmt::Display for Escaped<'_> {

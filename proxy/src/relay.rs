@@ -6,8 +6,10 @@
 
 mod admit;
 mod body;
+mod client;
 mod failure;
 mod head;
+mod host;
 mod page;
 mod priority;
 mod splice;
@@ -126,10 +128,11 @@ async fn forward(
     upload: &mut Upload<Incoming>,
 ) -> Result<Begun, Failure> {
     let host = head::host(&asked.parts)?;
-    let mut client = head::Client {
-        address: visit.peer.ip().to_canonical(),
+    let mut client = client::Client {
+        peer: visit.peer.ip(),
         is_secure: visit.is_secure,
         is_checked: false,
+        front_ends: &visit.shared().settings.trusted_front_ends,
     };
     let mut way = admit::admit(visit, &asked.parts, host, client).await?;
     let access = way.access.clone();

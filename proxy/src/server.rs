@@ -264,7 +264,7 @@ impl Server {
     /// # Errors
     /// [`StartError::System`] when a thread cannot be started.
     pub fn run_until(self, done: impl Future<Output = ()>) -> Result<(), StartError> {
-        self.warn_of_access();
+        self.warn_of_settings();
         let Self { shared, ports, control, predecessor, .. } = self;
         let mut threads = Vec::new();
         for at in 1..shared.settings.threads {
@@ -301,7 +301,7 @@ impl Server {
     }
 
     /// Says once what an operator may not expect of who comes in and who does not.
-    fn warn_of_access(&self) {
+    fn warn_of_settings(&self) {
         let Shared { settings, registry, guard, .. } = &*self.shared;
         if settings.allow_anonymous {
             settings.log.warn(format_args!(
@@ -314,6 +314,12 @@ impl Server {
             settings.log.warn(format_args!(
                 "access=locked origins={locked} reason=\"nobody comes in without a rule: \
                  spdy-proxy access NAME password|open\""
+            ));
+        }
+        if settings.behind_tls && settings.trusted_front_ends.is_empty() {
+            settings.log.warn(format_args!(
+                "front_ends=none reason=\"all clients of a front end count as one address: \
+                 --trusted-front-end ADDRESS of the front end of --behind-tls\""
             ));
         }
         let is_exposed = |address: &SocketAddr| downstream::is_exposed(settings, address);

@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use spdy_protocol::limits;
 
-use crate::log::{Level, Log};
+use crate::{
+    address_range::AddressRange,
+    log::{Level, Log},
+};
 
 /// Settings of one server.
 #[derive(Clone, Debug)]
@@ -25,7 +28,11 @@ pub struct Settings {
     /// Whether a front end speaks TLS for the HTTP port. Unless it does, or `tls` is on, addresses
     /// that are not loopback refuse origins that ask for a password. Default no.
     pub behind_tls: bool,
-    /// Whether `/debug` answers everybody and not only loopback clients. Default no.
+    /// Front ends whose word is taken for the address, the scheme and the host of their clients
+    /// (X-Forwarded-For, -Proto, -Host and others). Default none, loopback addresses included.
+    pub trusted_front_ends: Vec<AddressRange>,
+    /// Whether `/debug` answers on the HTTP port, to everybody. Default no: it is for the control
+    /// socket.
     pub debug: bool,
     /// Whether agents without credentials are taken, as the origin `anonymous`, which is open to
     /// every visitor. Default no.
@@ -148,6 +155,7 @@ impl Settings {
             tls: false,
             behind_tls: false,
             trace: false,
+            trusted_front_ends: Vec::new(),
             debug: false,
             allow_anonymous: false,
             client_ca: None,

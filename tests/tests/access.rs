@@ -225,9 +225,9 @@ fn agent_never_sees_the_password_of_its_visitors() {
 
 #[test]
 fn ten_wrong_passwords_in_a_minute_end_the_looking() {
-    let guarded = Guarded::start(&[]);
+    let guarded = Guarded::start(&["--trusted-front-end", "127.0.0.1"]);
     let (right, wrong) = (guarded.right(), basic("nas1:wrong"));
-    // A front end on this machine says whom it speaks for; what a visitor puts before is no use.
+    // A trusted front end says whom it speaks for; what a visitor puts before is no use.
     let from = |authorization: &str, address: &str| {
         guarded.get(&[("Authorization", authorization), ("X-Forwarded-For", address)])
     };
@@ -255,7 +255,7 @@ fn ten_wrong_passwords_in_a_minute_end_the_looking() {
 
 #[test]
 fn guesses_from_everywhere_cost_two_hashes_at_a_time() {
-    let guarded = Guarded::start(&[]);
+    let guarded = Guarded::start(&["--trusted-front-end", "127.0.0.1"]);
     let id = guarded.proxy.program().id();
     let before = memory(id);
     let mut visitors: Vec<_> = (0..60)

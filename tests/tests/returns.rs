@@ -46,7 +46,7 @@ impl Crowd {
     fn proxy(&self, state: &TempRoot, http: SocketAddr, tunnel: SocketAddr) -> Program {
         let mut command = Command::new(&self.builds.proxy);
         command.args(["--listen", &http.to_string(), "--tunnel-listen", &tunnel.to_string()]);
-        command.arg("--state-dir").arg(state.path());
+        command.arg("--debug").arg("--state-dir").arg(state.path());
         let program = Program::start("spdy-proxy", &mut command);
         program.wait_for("its addresses", |line| line.ends_with(" tunnel").then_some(()));
         program

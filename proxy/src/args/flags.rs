@@ -37,11 +37,15 @@ pub(super) struct Flags {
     #[argh(switch)]
     pub(super) behind_tls: bool,
 
+    /// ADDR or ADDR/PREFIX of a front end whose X-Forwarded headers are believed, may be repeated
+    #[argh(option)]
+    pub(super) trusted_front_end: Vec<String>,
+
     /// log each exchange and the counters of each session
     #[argh(switch, short = 's')]
     pub(super) session: bool,
 
-    /// show /debug to everybody, not only to this machine
+    /// show what `status` prints at /debug of the HTTP port, to everybody
     #[argh(switch)]
     pub(super) debug: bool,
 

@@ -8,7 +8,6 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     process,
@@ -25,7 +24,7 @@ use crate::{
     args::{self, Command, Serve},
     handover::{self, Predecessor},
     inherit::Inherited,
-    log::Log,
+    log::{self, Log},
     notify::{self, notify},
     server::{Operator, Server},
     state::State,
@@ -50,15 +49,13 @@ pub(super) fn run(serve: Serve, words: Vec<OsString>) -> Result<(), Failed> {
     // Before the lines below: who reads them may send a signal at once.
     let asked = [Signal::Term, Signal::Int, Signal::Hup, Signal::Usr2];
     let signals = Signals::new(asked).map_err(Failed::Io)?;
-    let mut lines = String::new();
-    let mut announce = |addresses: &[SocketAddr], port: &str| {
+    let announce = |addresses: &[SocketAddr], port: &str| {
         for address in addresses {
-            lines.push_str(&format!("listening on {address} {port}\n"));
+            log::print(format!("listening on {address} {port}"));
         }
     };
     announce(server.http_addresses(), "http");
     announce(server.tunnel_addresses(), "tunnel");
-    let _ = io::stderr().write_all(lines.as_bytes());
     let operator = server.operator();
     let told = tell_of_progress(operator.clone(), log, is_first);
     let program = Program { operator, words, config: Watched::new(config), log };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::{Visit, failure::Failure, head};
+use super::{Visit, client::Client, failure::Failure, host::Host};
 use crate::{
     access::{self, Access},
     registry::Way,
@@ -20,11 +20,11 @@ use crate::{
 pub(super) async fn admit(
     visit: &Visit,
     parts: &Parts,
-    host: &str,
-    client: head::Client,
+    host: Host<'_>,
+    client: Client<'_>,
 ) -> Result<Way, Failure> {
     let shared = visit.shared();
-    let mut way = shared.registry.way(host);
+    let mut way = shared.registry.way(host.as_str());
     loop {
         let password = match &way.access {
             Access::Open => return Ok(way),
@@ -42,12 +42,12 @@ pub(super) async fn admit(
         if shared.guard.knows(password, &credentials) {
             return Ok(way);
         }
-        let from = head::visitor(parts, client);
+        let from = client.address(&parts.headers);
         // Boxed: hardly a request comes here, and all would have to hold it.
         let checked = Box::pin(shared.guard.check(Arc::clone(password), credentials, from)).await;
         checked.map_err(|denied| Failure::denied(denied, user))?;
         // That took time, in which the password may have changed.
-        let now = shared.registry.way(host);
+        let now = shared.registry.way(host.as_str());
         if now.access == way.access {
             return Ok(now);
         }

@@ -1,45 +1,27 @@
 //! Heads between hyper's types and the tunnel's.
 //!
-//! It owns which headers are added or dropped on the way. Hop-by-hop headers are
-//! [`spdy_protocol::head`]'s work; the proxy's share of them (Connection, Transfer-Encoding,
-//! Date) is hyper's.
+//! It owns which headers are added or dropped on the way. What is believed of a client is
+//! [`super::client`]'s work, which headers are hop-by-hop [`spdy_protocol::head`]'s; the proxy's own
+//! share of them (Connection, Transfer-Encoding, Date) is hyper's.
 
-use std::{net::IpAddr, str::FromStr};
+use std::str::FromStr;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts,
 };
 use spdy_protocol::{
-    head::{RequestHead, ResponseHead},
+    head::{RequestHead, ResponseHead, is_hop_by_hop},
     headers::{Headers, InvalidHeader},
 };
 
-use super::failure::Failure;
-
-/// Who asks, as far as headers tell the agent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Client {
-    /// Its address.
-    pub(super) address: IpAddr,
-    /// Whether it spoke TLS to us.
-    pub(super) is_secure: bool,
-    /// Whether its Authorization was for us, and is none of the agent's business.
-    pub(super) is_checked: bool,
-}
-
-impl Client {
-    /// Whether it may speak for others: a front end on this machine may, a stranger may not.
-    fn is_trusted(self) -> bool {
-        self.address.is_loopback()
-    }
-}
+use super::{client::Client, failure::Failure, host::Host};
 
 /// The host that a request is for; empty only in HTTP/1.0.
 ///
 /// # Errors
 /// No or several `Host` in HTTP/1.1 (RFC 9112 3.2), or one that no host can be; a target that is
 /// an authority alone, which is for CONNECT only (RFC 9112 3.2.3).
-pub(super) fn host(parts: &Parts) -> Result<&str, Failure> {
+pub(super) fn host(parts: &Parts) -> Result<Host<'_>, Failure> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let named = hosts.next();
     if hosts.next().is_some() {
@@ -53,25 +35,11 @@ pub(super) fn host(parts: &Parts) -> Result<&str, Failure> {
     if authority.is_some() && parts.uri.scheme().is_none() && parts.method != Method::CONNECT {
         return Err(Failure::Request("a target that is none"));
     }
-    let host = match authority {
-        Some(authority) => authority.as_str(),
-        None => named.map_or(Ok(""), |named| named.to_str().map_err(|_| BAD_HOST))?,
-    };
-    let is_host = |octet: u8| octet.is_ascii_graphic() && !b"/@?#\\".contains(&octet);
-    if host.len() > HOST_MAX || !host.bytes().all(is_host) {
-        return Err(BAD_HOST);
-    }
-    Ok(host)
-}
-
-/// The address that a request comes from: of a front end that may speak for its visitors, the last
-/// that it names, which is the one that it saw itself.
-pub(super) fn visitor(parts: &Parts, client: Client) -> IpAddr {
-    let named = || {
-        let all = parts.headers.get_all("x-forwarded-for");
-        all.iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
-    };
-    client.is_trusted().then(named).flatten().unwrap_or(client.address)
+    // Either must be one, also the one that does not count (RFC 9112 3.2).
+    let parse = |text| Host::parse(text).ok_or(BAD_HOST);
+    let named = named.map(|named| named.to_str().map_err(|_| BAD_HOST).and_then(parse));
+    let named = named.unwrap_or(Ok(Host::NONE))?;
+    authority.map_or(Ok(named), |authority| parse(authority.as_str()))
 }
 
 /// The protocol that a request asks to change to (RFC 9110 7.8): the first that it names.
@@ -95,8 +63,8 @@ pub(super) fn upgrade(parts: &Parts) -> Option<&str> {
 /// [`Failure::HeadTooLarge`] when SPDY cannot carry it, [`Failure::Method`] for CONNECT.
 pub(super) fn request(
     parts: &Parts,
-    host: &str,
-    client: Client,
+    host: Host<'_>,
+    client: Client<'_>,
     request_id: &str,
 ) -> Result<RequestHead, Failure> {
     if parts.method == Method::CONNECT {
@@ -105,17 +73,27 @@ pub(super) fn request(
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut head = RequestHead::get(path.as_bytes());
     head.method = parts.method.as_str().to_owned();
-    head.host = host.to_owned();
-    let proto = trusted(parts, client, "x-forwarded-proto");
-    let is_secure = proto.map_or(client.is_secure, |proto| proto == "https");
-    head.scheme = if is_secure { "https" } else { "http" }.to_owned();
+    head.host = host.as_str().to_owned();
+    head.scheme = if client.used_tls(&parts.headers) { "https" } else { "http" }.to_owned();
     let too_large = |InvalidHeader| Failure::HeadTooLarge;
+    let connection = parts.headers.get_all(header::CONNECTION);
     for (name, value) in &parts.headers {
-        if !is_replaced(name, client) {
+        // Before ours are added: a client must not have a say in those.
+        let is_dropped = is_acted_upon(name, client)
+            || client.is_withheld(name)
+            || is_hop_by_hop(name.as_str(), connection.iter().map(HeaderValue::as_bytes));
+        if !is_dropped {
             head.headers.push(name.as_str(), value.as_bytes()).map_err(too_large)?;
         }
     }
-    forwarding(&mut head, parts, host, client, request_id).map_err(too_large)?;
+    let named = client.named(&parts.headers, host).ok_or(BAD_FORWARDED_HOST)?;
+    let mut add = |name, value: &[u8]| head.headers.push(name, value).map_err(too_large);
+    add("x-forwarded-for", &client.forwarded_for(&parts.headers))?;
+    add("x-forwarded-proto", head.scheme.as_bytes())?;
+    if named != Host::NONE {
+        add("x-forwarded-host", named.as_str().as_bytes())?;
+    }
+    add("x-request-id", request_id.as_bytes())?;
     Ok(head)
 }
 
@@ -153,53 +131,19 @@ pub(super) fn content_length(headers: &Headers) -> Result<Option<u64>, Failure> 
     length.map(Some).ok_or(bad)
 }
 
-fn forwarding(
-    head: &mut RequestHead,
-    parts: &Parts,
-    host: &str,
-    client: Client,
-    request_id: &str,
-) -> Result<(), InvalidHeader> {
-    let headers = &mut head.headers;
-    let address = client.address.to_string();
-    match trusted(parts, client, "x-forwarded-for") {
-        Some(before) => {
-            headers.push("x-forwarded-for", format!("{before}, {address}").as_bytes())?;
-        }
-        None => headers.push("x-forwarded-for", address.as_bytes())?,
-    }
-    headers.push("x-forwarded-proto", head.scheme.as_bytes())?;
-    let named = trusted(parts, client, "x-forwarded-host").unwrap_or(host);
-    if !named.is_empty() {
-        headers.push("x-forwarded-host", named.as_bytes())?;
-    }
-    headers.push("x-request-id", request_id.as_bytes())
-}
-
-/// A header of a front end that may speak for its visitors.
-fn trusted<'a>(parts: &'a Parts, client: Client, name: &str) -> Option<&'a str> {
-    client.is_trusted().then(|| parts.headers.get(name)?.to_str().ok()).flatten()
-}
-
-/// Headers that do not pass as they are: those that we set ourselves, those that we have acted
-/// upon, and what a stranger says of who he is.
-fn is_replaced(name: &HeaderName, client: Client) -> bool {
-    name == header::HOST
-        || name == header::EXPECT
-        || name == header::AUTHORIZATION && client.is_checked
-        || match name.as_str() {
-            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-request-id" => true,
-            "forwarded" | "x-real-ip" => !client.is_trusted(),
-            _ => false,
-        }
+/// Headers that we have acted upon.
+fn is_acted_upon(name: &HeaderName, client: Client<'_>) -> bool {
+    let is_ours = client.is_checked && name == header::AUTHORIZATION;
+    is_ours || name == header::HOST || name == header::EXPECT
 }
 
 const BAD_HOST: Failure = Failure::Request("a host that is none");
-/// Octets of the longest host with its port.
-const HOST_MAX: usize = 261;
+const BAD_FORWARDED_HOST: Failure = Failure::Request("a forwarded host that is none");
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use http::Request;
 
     use super::*;
@@ -212,16 +156,16 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    const STRANGER: Client = Client {
-        address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+    const STRANGER: Client<'static> = Client {
+        peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         is_secure: true,
         is_checked: false,
+        front_ends: &[],
     };
-    const FRONT: Client = Client {
-        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        is_secure: false,
-        is_checked: false,
-    };
+
+    fn nas1() -> Host<'static> {
+        Host::parse("nas1").unwrap()
+    }
 
     fn all(head: &RequestHead, name: &str) -> Vec<String> {
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
@@ -239,7 +183,7 @@ mod tests {
             ("accept", "a"),
             ("accept", "b"),
         ]);
-        let head = request(&parts, "nas1", STRANGER, "id1").unwrap();
+        let head = request(&parts, nas1(), STRANGER, "id1").unwrap();
         assert_eq!(head.path, b"/a%20b?c=%2F");
         assert_eq!(head.scheme, "https");
         assert_eq!(all(&head, "x-forwarded-for"), ["192.0.2.7"]);
@@ -252,41 +196,73 @@ mod tests {
     }
 
     #[test]
-    fn a_front_end_on_this_machine_speaks_for_its_visitors() {
-        let parts = parts(&[
+    fn a_trusted_front_end_speaks_for_its_clients() {
+        let front_ends = ["127.0.0.1".parse().unwrap()];
+        let client = Client {
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            is_secure: false,
+            front_ends: &front_ends,
+            ..STRANGER
+        };
+        let lines = [
             ("host", "nas1"),
+            ("x-forwarded-for", "203.0.113.66"),
             ("x-forwarded-for", "198.51.100.1"),
+            ("x-forwarded-proto", "http"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "nas1.example.com"),
-        ]);
-        let head = request(&parts, "nas1", FRONT, "id1").unwrap();
+            ("forwarded", "for=198.51.100.1"),
+        ];
+        let head = request(&parts(&lines), nas1(), client, "id1").unwrap();
         assert_eq!(head.scheme, "https");
-        assert_eq!(all(&head, "x-forwarded-for"), ["198.51.100.1, 127.0.0.1"]);
+        assert_eq!(all(&head, "x-forwarded-for"), ["203.0.113.66, 198.51.100.1, 127.0.0.1"]);
+        assert_eq!(all(&head, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&head, "x-forwarded-host"), ["nas1.example.com"]);
+        assert_eq!(all(&head, "forwarded"), ["for=198.51.100.1"]);
+        let bad = parts(&[("x-forwarded-host", "a\"<b>")]);
+        assert_eq!(request(&bad, nas1(), client, ""), Err(BAD_FORWARDED_HOST));
+    }
+
+    #[test]
+    fn connection_removes_nothing_of_ours_nor_what_framing_and_access_need() {
+        let kept = [
+            "authorization",
+            "cookie",
+            "content-length",
+            "range",
+            "if-range",
+            "if-match",
+            "origin",
+        ];
+        let mut lines = vec![("connection", "close, X-Forwarded-For"), ("x-hop", "1")];
+        for name in ["X-Forwarded-Proto, x-forwarded-host", "X-Request-Id,Host", "x-hop"] {
+            lines.push(("connection", name));
+        }
+        for name in kept {
+            lines.extend([("connection", name), (name, "1")]);
+        }
+        let head = request(&parts(&lines), nas1(), STRANGER, "id1").unwrap();
+        // As the agent gets it.
+        let head = RequestHead::from_headers(head.to_headers().unwrap()).unwrap();
+        assert_eq!(all(&head, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(all(&head, "x-forwarded-proto"), ["https"]);
+        assert_eq!(all(&head, "x-forwarded-host"), ["nas1"]);
+        assert_eq!(all(&head, "x-request-id"), ["id1"]);
+        for name in kept {
+            assert_eq!(all(&head, name), ["1"], "{name}");
+        }
+        assert!(all(&head, "x-hop").is_empty() && all(&head, "connection").is_empty());
     }
 
     #[test]
     fn a_password_for_us_goes_no_further() {
         let parts = parts(&[("authorization", "Basic x"), ("cookie", "a=b")]);
-        let head = request(&parts, "nas1", STRANGER, "").unwrap();
+        let head = request(&parts, nas1(), STRANGER, "").unwrap();
         assert_eq!(all(&head, "authorization"), ["Basic x"]);
         let checked = Client { is_checked: true, ..STRANGER };
-        let head = request(&parts, "nas1", checked, "").unwrap();
+        let head = request(&parts, nas1(), checked, "").unwrap();
         assert!(all(&head, "authorization").is_empty());
         assert_eq!(all(&head, "cookie"), ["a=b"]);
-    }
-
-    #[test]
-    fn a_visitor_is_whom_the_front_end_saw_last() {
-        let said = |values: &[&'static str], client| {
-            let headers: Vec<_> = values.iter().map(|value| ("x-forwarded-for", *value)).collect();
-            visitor(&parts(&headers), client).to_string()
-        };
-        assert_eq!(said(&["10.0.0.1, 198.51.100.1"], FRONT), "198.51.100.1");
-        assert_eq!(said(&["10.0.0.1", "2001:db8::1"], FRONT), "2001:db8::1");
-        assert_eq!(said(&["nonsense"], FRONT), "127.0.0.1");
-        assert_eq!(said(&[], FRONT), "127.0.0.1");
-        assert_eq!(said(&["198.51.100.1"], STRANGER), "192.0.2.7");
     }
 
     #[test]
@@ -296,21 +272,25 @@ mod tests {
         assert_eq!(host(&two), Err(Failure::Request("several hosts")));
         assert_eq!(host(&parts(&[("host", "a b")])), Err(BAD_HOST));
         assert_eq!(host(&parts(&[("host", "a@b")])), Err(BAD_HOST));
-        assert_eq!(host(&parts(&[("host", "[::1]:1443")])), Ok("[::1]:1443"));
+        let named = |parts: &Parts| host(parts).map(|host| host.as_str().to_owned());
+        assert_eq!(named(&parts(&[("host", "[::1]:1443")])), Ok("[::1]:1443".to_owned()));
         let mut old = parts(&[]);
         old.version = Version::HTTP_10;
-        assert_eq!(host(&old), Ok(""));
+        assert_eq!(host(&old), Ok(Host::NONE));
         let mut absolute = parts(&[("host", "a")]);
         absolute.uri = "http://b:80/x".parse().unwrap();
-        assert_eq!(host(&absolute), Ok("b:80"));
+        assert_eq!(named(&absolute), Ok("b:80".to_owned()));
+        absolute.headers.insert("host", HeaderValue::from_static("a:80x"));
+        assert_eq!(host(&absolute), Err(BAD_HOST));
+        absolute.headers.insert("host", HeaderValue::from_static("a"));
         absolute.uri = "http://user@b/x".parse().unwrap();
         assert_eq!(host(&absolute), Err(BAD_HOST));
-        assert_eq!(request(&absolute, "b:80", STRANGER, "").unwrap().path, b"/x");
+        assert_eq!(request(&absolute, nas1(), STRANGER, "").unwrap().path, b"/x");
         // `GET x HTTP/1.1` is no way to ask for /.
         absolute.uri = "x".parse().unwrap();
         assert_eq!(host(&absolute), Err(Failure::Request("a target that is none")));
         absolute.method = Method::CONNECT;
-        assert_eq!(host(&absolute), Ok("x"));
+        assert_eq!(named(&absolute), Ok("x".to_owned()));
     }
 
     #[test]

@@ -71,6 +71,8 @@ impl Proxy {
         settings.listen = vec![([127, 0, 0, 1], 0).into()];
         settings.tunnel_listen = vec![([127, 0, 0, 1], 0).into()];
         settings.log = Log::silent();
+        settings.debug = true;
+        settings.trusted_front_ends = vec![std::net::IpAddr::from([127, 0, 0, 1]).into()];
         settings.timings.grace = LIMIT;
         change(&mut settings);
         let is_tls = settings.tls;

@@ -30,7 +30,7 @@ impl Running {
         let folder = Folder::new();
         let state = folder.0.to_str().unwrap().to_owned();
         let mut args = vec!["--listen=127.0.0.1:0", "--tunnel-listen", "127.0.0.1:0"];
-        args.extend(["--state-dir", &state]);
+        args.extend(["--debug", "--state-dir", &state]);
         args.extend(more);
         let mut child = program(&args).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());

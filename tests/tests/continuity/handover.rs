@@ -218,7 +218,9 @@ fn replaceable(root: &TempRoot, state: &TempRoot) -> (Program, SocketAddr, Socke
     std::os::unix::fs::symlink(binary("spdy-proxy"), &path).unwrap();
     let mut command = Command::new(&path);
     command.args(["--listen", "127.0.0.1:0", "--tunnel-listen", "127.0.0.1:0"]);
-    command.args(["--allow-anonymous", "--spread", "1", "--state-dir"]).arg(state.path());
+    command
+        .args(["--debug", "--allow-anonymous", "--spread", "1", "--state-dir"])
+        .arg(state.path());
     let program = Program::start("spdy-proxy", &mut command);
     let address = |port: &str| {
         program.wait_for("its address", |line| {
@@ -362,7 +364,7 @@ os.execv(args[0], args)
     command.args(["-c", script]).arg(binary("spdy-proxy"));
     // An address that cannot be listened on: nobody tries.
     command.args(["--listen", "203.0.113.1:1", "--allow-anonymous", "--spread", "1"]);
-    command.arg("--state-dir").arg(state.path());
+    command.arg("--debug").arg("--state-dir").arg(state.path());
     let proxy = Program::start("spdy-proxy", &mut command);
     let ports: Vec<u16> = proxy.wait_for("its ports", |line| {
         line.strip_prefix("ports ")?.split(' ').map(|port| port.parse().ok()).collect()

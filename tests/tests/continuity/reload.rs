@@ -103,10 +103,9 @@ fn changed_configuration_is_taken_over_and_a_wrong_one_is_not() {
     let http: SocketAddr = proxy.wait_for("its address", |line| {
         line.strip_prefix("listening on ")?.strip_suffix(" http")?.parse().ok()
     });
-    // What is behind a front end sees this page only if that is said.
     let sees_debug = || {
         let mut stream = TcpStream::connect(http).unwrap();
-        let head = "GET /debug HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n";
+        let head = "GET /debug HTTP/1.1\r\nHost: x\r\n";
         write!(stream, "{head}Connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

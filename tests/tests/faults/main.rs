@@ -115,7 +115,7 @@ fn back_after(http: SocketAddr, since: Instant) -> Duration {
 fn start_again(state: &Path, http: SocketAddr, tunnel: SocketAddr, args: &[&str]) -> Program {
     let mut command = Command::new(binary("spdy-proxy"));
     command.args(["--listen", &http.to_string(), "--tunnel-listen", &tunnel.to_string()]);
-    command.arg("--state-dir").arg(state).args(args);
+    command.arg("--debug").arg("--state-dir").arg(state).args(args);
     let program = Program::start("spdy-proxy again", &mut command);
     program.wait_for("its address", |line| line.contains("listening on").then_some(()));
     program

@@ -37,7 +37,7 @@ fn request_reaches_the_service_below_its_prefix() {
         ("content-length", "3".to_owned()),
         ("connection", "close".to_owned()),
         ("via", "1.1 spdy-agent".to_owned()),
-        // The test is a front end on the proxy's machine, which may speak for others.
+        // The test is a trusted front end, which may speak for others.
         ("x-forwarded-for", "192.0.2.1, 127.0.0.1".to_owned()),
         ("x-forwarded-proto", "http".to_owned()),
         ("x-forwarded-host", http.to_string()),

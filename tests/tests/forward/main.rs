@@ -28,7 +28,8 @@ impl Forwarded {
         let service = Local::start(serve);
         let (root, flag) = (TempRoot::new(), format!("/x=http://{}{rest}", service.address()));
         root.write("file.txt", b"a file");
-        let pair = Pair::with(root.path(), &[], &["--forward", &flag]);
+        let pair =
+            Pair::with(root.path(), &["--trusted-front-end", "127.0.0.1"], &["--forward", &flag]);
         Self { pair, service, _root: root }
     }
 

@@ -242,7 +242,7 @@ impl Site {
     pub fn start_proxy(&self) {
         let mut command = Command::new(self.pace.builds().proxy);
         command.args(["--listen", &self.http.to_string()]);
-        command.args(["--tunnel-listen", &self.tunnel.to_string()]);
+        command.args(["--debug", "--tunnel-listen", &self.tunnel.to_string()]);
         let program =
             Program::start("spdy-proxy", command.arg("--state-dir").arg(self.state.path()));
         program.wait_for("its addresses", |line| line.ends_with(" tunnel").then_some(()));

@@ -66,6 +66,7 @@ impl ScaledProxy {
         settings.listen = vec![([127, 0, 0, 1], 0).into()];
         settings.tunnel_listen = vec![([127, 0, 0, 1], 0).into()];
         settings.allow_anonymous = true;
+        settings.debug = true;
         settings.log = proxy_log::Log::silent();
         settings.timings.grace = Duration::from_millis(500);
         settings.timings.spread = Duration::ZERO;

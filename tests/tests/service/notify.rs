@@ -56,6 +56,7 @@ fn proxy(manager: &Manager, state: &TempRoot, args: &[&str]) -> (Program, Socket
         "--tunnel-listen",
         "127.0.0.1:0",
         "--allow-anonymous",
+        "--debug",
     ]);
     let program =
         manager.start("spdy-proxy", command.args(args).arg("--state-dir").arg(state.path()));

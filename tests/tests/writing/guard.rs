@@ -12,7 +12,7 @@ fn only_the_own_site_and_programs_may_change() {
         (vec![("origin", own.as_str())], true),
         (vec![("origin", own.as_str()), ("sec-fetch-site", "same-origin")], true),
         (vec![("sec-fetch-site", "none")], true),
-        // A front end on this machine speaks for its visitors.
+        // A trusted front end speaks for its clients.
         (
             vec![
                 ("origin", "https://nas.example"),

@@ -49,7 +49,7 @@ impl Share {
 
     fn of(root: TempRoot, args: &[&str]) -> Self {
         let args: Vec<_> = ["--allow-write"].iter().chain(args).copied().collect();
-        Self { pair: Pair::with(root.path(), &[], &args), root }
+        Self { pair: Pair::with(root.path(), &["--trusted-front-end", "127.0.0.1"], &args), root }
     }
 
     fn http(&self) -> SocketAddr {
