@@ -88,9 +88,8 @@ impl World {
                 });
             }
             drop(sender);
-            let periods = self.disturb(&mut choices, Instant::now() + duration);
-            is_over.store(true, SeqCst);
-            periods
+            let _end = End(&is_over);
+            self.disturb(&mut choices, Instant::now() + duration)
         });
         self.clients = clients;
         self.service.wait_idle();
@@ -149,12 +148,10 @@ impl World {
         match what {
             Disturbance::AgentTerminated => {
                 self.pair.agent.program().terminate();
-                let ended = self.pair.agent.program_mut().ended_within(Duration::from_secs(15));
-                assert!(
-                    ended.is_some(),
-                    "the agent does not end:\n{}",
-                    self.pair.agent.program().text()
-                );
+                // Its grace is 30 s.
+                let ended = self.pair.agent.program_mut().ended_within(Duration::from_secs(40));
+                let said = || self.pair.agent.program().text();
+                assert!(ended.is_some(), "the agent does not end:\n{}", said());
                 self.start_agent();
             }
             Disturbance::AgentKilled => {
@@ -218,6 +215,15 @@ impl Drop for World {
         if process != self.pair.proxy.program().id() && is_alive(process) {
             self.signal_proxy(Signal::KILL);
         }
+    }
+}
+
+/// Tells the clients to end, also when it is dropped by a panic.
+struct End<'e>(&'e AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 
