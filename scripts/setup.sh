@@ -121,6 +121,7 @@ case $task in
         need qemu-arm-static qemu-user-static
         need python3 python3
         /usr/bin/python3 -c 'import websockets' 2>/dev/null || packages+=(python3-websockets)
+        /usr/bin/python3 -c 'import requests' 2>/dev/null || packages+=(python3-requests)
         # A box without systemd, and its scripts.
         need busybox busybox-static
         need shellcheck shellcheck

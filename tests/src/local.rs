@@ -42,6 +42,19 @@ struct Shared {
     made: AtomicUsize,
     is_ending: AtomicBool,
     handlers: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether a handler panicked whose thread was joined already.
+    has_panicked: AtomicBool,
+}
+
+impl Shared {
+    /// Joins the handlers that have ended: a thread keeps its stack until then.
+    fn reap(&self) {
+        for handler in lock(&self.handlers).extract_if(.., |handler| handler.is_finished()) {
+            if handler.join().is_err() {
+                self.has_panicked.store(true, SeqCst);
+            }
+        }
+    }
 }
 
 /// The head of a request.
@@ -91,6 +104,7 @@ impl Local {
                     return;
                 }
                 held.made.fetch_add(1, SeqCst);
+                held.reap();
                 let (shared, serve) = (Arc::clone(&held), Arc::clone(&serve));
                 let handler = thread::spawn(move || {
                     // One that left before it had asked is not served.
@@ -114,6 +128,11 @@ impl Local {
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.shared.asked).clone()
+    }
+
+    /// Forgets the requests so far, for runs that last.
+    pub fn forget(&self) {
+        lock(&self.shared.asked).clear();
     }
 
     /// The last request.
@@ -149,6 +168,7 @@ impl Drop for Local {
         let _ = TcpStream::connect(self.address);
         let accepting = self.accepting.take().map(JoinHandle::join);
         let mut is_well = matches!(accepting, Some(Ok(())));
+        is_well &= !self.shared.has_panicked.load(SeqCst);
         let handlers = std::mem::take(&mut *lock(&self.shared.handlers));
         for handler in handlers {
             is_well &= handler.join().is_ok();
@@ -241,7 +261,7 @@ impl Call {
     /// The whole body of the request: its length and SHA-256.
     ///
     /// # Errors
-    /// Those of the socket, and a body that ends early.
+    /// Those of the socket, a body that ends early, and chunks that are malformed.
     pub fn body(&mut self) -> io::Result<(u64, String)> {
         let (mut len, mut hash) = (0, Sha256::new());
         let mut take = |call: &mut Self, mut left: u64| {
@@ -265,7 +285,12 @@ impl Call {
             loop {
                 let size = u64::from_str_radix(&self.line()?, 16).map_err(io::Error::other)?;
                 take(self, size)?;
-                assert_eq!(self.line()?, "", "behind a chunk");
+                if !self.line()?.is_empty() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "no line end behind a chunk",
+                    ));
+                }
                 if size == 0 {
                     break;
                 }

@@ -129,6 +129,27 @@ fn nonsense_is_502() {
 }
 
 #[test]
+fn a_length_that_is_none_is_502_also_where_no_body_follows() {
+    let forwarded = Forwarded::start("", |call| {
+        call.send(match &call.asked.target[1..] {
+            "two" => "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+            "text" => "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            "unchanged" => "HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n",
+            _ => "HTTP/1.1 204 No Content\r\nContent-Length: x\r\n\r\n",
+        });
+    });
+    for (method, name) in
+        [("HEAD", "two"), ("HEAD", "text"), ("GET", "unchanged"), ("GET", "empty"), ("GET", "text")]
+    {
+        let target = format!("/x/{name}");
+        let request = Request { method, ..Request::get(&target) };
+        let answer = request.send(forwarded.pair.proxy.http).unwrap();
+        assert_eq!(answer.status, 502, "{method} {name}");
+        forwarded.failed(&["status=502 ", "its length is none"]);
+    }
+}
+
+#[test]
 fn a_body_that_breaks_never_looks_whole() {
     let forwarded = Forwarded::start("", |call| {
         let target = call.asked.target.clone();
@@ -159,6 +180,26 @@ fn a_body_that_breaks_never_looks_whole() {
         }
         forwarded.failed(&["status=200 "]);
     }
+}
+
+/// The socket tells the upload of the reset, and reads end behind it as if the answer were whole.
+#[test]
+fn a_reset_that_the_upload_meets_cuts_the_answer() {
+    let (reset, wait) = mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    let forwarded = Forwarded::start("", move |call| {
+        call.send("HTTP/1.1 200 OK\r\n\r\nhello");
+        wait.lock().unwrap().recv().unwrap();
+        call.reset();
+    });
+    let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+    visitor.send("PUT /x/ HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n");
+    // The agent waits until the service takes more.
+    visitor.send_what_fits(&vec![7; 50 << 20]);
+    assert_eq!(visitor.head().status, 200);
+    reset.send(()).unwrap();
+    assert_ne!(visitor.finish().end, End::Whole);
+    forwarded.failed(&["status=200 ", "connection broke"]);
 }
 
 #[test]

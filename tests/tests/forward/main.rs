@@ -9,7 +9,7 @@ mod upgrades;
 use std::process::Command;
 
 use spdy_tests::{
-    fixture::{PATIENCE, Pair, Pipe, Program, TempRoot, binary},
+    fixture::{Builds, PATIENCE, Pair, Pipe, Program, TempRoot, binary},
     http::{Request, Response},
     local::{Call, Local},
     visitor::Visitor,
@@ -85,4 +85,35 @@ fn agent_with_services_alone_needs_no_folder() {
     spdy_tests::http::wait_for_agent(proxy.http);
     assert_eq!(Request::get("/a/b?c").send(proxy.http).unwrap().text(), "everything");
     assert_eq!(service.last().target, "/a/b?c");
+}
+
+#[test]
+fn no_redirect_that_we_rewrite_leads_to_another_host() {
+    let service = Local::start(|call| {
+        let location = call.asked.target.strip_prefix("/base/?").unwrap_or("/").replace("%20", " ");
+        call.send(format!(
+            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Location: {location}\r\n\
+             Content-Length: 0\r\n\r\n"
+        ));
+    });
+    let (proxy, home) =
+        (spdy_tests::fixture::Proxy::start(&["--allow-anonymous"]), TempRoot::new());
+    let mut command = Builds::beside().agent_behind(&[]);
+    command.args(["--insecure", "--proxy", &proxy.tunnel.to_string()]).env("HOME", home.path());
+    command.arg("--forward").arg(format!("/=http://{}/base", service.address()));
+    let _agent = Program::start("spdy-agent", &mut command);
+    spdy_tests::http::wait_for_agent(proxy.http);
+    let own = service.address();
+    for (location, wanted) in [
+        ("/base//evil.example/".to_owned(), "/.//evil.example/".to_owned()),
+        ("/base/\\evil.example/".to_owned(), "/./\\evil.example/".to_owned()),
+        (format!("http://{own}/base//evil.example/"), "/.//evil.example/".to_owned()),
+        (format!("//{own}/base/\\evil.example/"), "/./\\evil.example/".to_owned()),
+        ("/base/%09//evil.example/".to_owned(), "/%09//evil.example/".to_owned()),
+        ("//elsewhere.example/".to_owned(), "//elsewhere.example/".to_owned()),
+    ] {
+        let answer = Request::get(&format!("/?{location}")).send(proxy.http).unwrap();
+        assert_eq!(answer.headers["location"], wanted, "{location}");
+        assert_eq!(answer.headers["content-location"], wanted, "{location}");
+    }
 }

@@ -35,6 +35,9 @@ pub(super) struct Exchange<'e> {
     held: Held,
     /// When the service last took something.
     since: Instant,
+    /// Whether a write has met the service's RST: a socket tells of it only once, and reads end then
+    /// as they do at FIN. Behind FIN it is another error (EPIPE).
+    is_reset: bool,
 }
 
 impl<'e> Exchange<'e> {
@@ -55,7 +58,7 @@ impl<'e> Exchange<'e> {
         head.append(&mut upload.out);
         upload.out = head;
         let (upload, held, since) = (Some(upload), Held::default(), Instant::now());
-        Ok(Self { stream, socket, upload, held, since })
+        Ok(Self { stream, socket, upload, held, since, is_reset: false })
     }
 
     /// Sends the request until the answer's head is here. `wait`: how long the service may neither
@@ -137,8 +140,11 @@ impl<'e> Exchange<'e> {
         let Some(upload) = &mut self.upload else { return Ok(()) };
         match upload.poll(self.stream, &mut self.socket, &mut self.since, cx) {
             Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => {}
             // The service takes no more; it may have said why.
-            Poll::Ready(Ok(()) | Err(Failure::Broken(_))) => {}
+            Poll::Ready(Err(Failure::Broken(error))) => {
+                self.is_reset = error.kind() == io::ErrorKind::ConnectionReset;
+            }
             Poll::Ready(Err(failure)) => return Err(failure),
         }
         self.upload = None;
@@ -176,6 +182,10 @@ impl<'e> Exchange<'e> {
                 },
             };
             let octets = match ready!(self.poll_move(most, is_end, cx))? {
+                0 if self.is_reset => {
+                    let error = io::ErrorKind::ConnectionReset.into();
+                    return Poll::Ready(Err(Failure::Broken(error)));
+                }
                 0 if matches!(down.incoming, Incoming::Closed | Incoming::Upgraded) => {
                     down.incoming = Incoming::Nothing;
                     continue;

@@ -161,8 +161,18 @@ pub(super) fn parse(
             answer.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value)
     };
+    if status == 0 {
+        return Err(Failure::Answer("its status is none"));
+    }
+    let codings: Vec<&[u8]> = all("transfer-encoding").collect();
+    // Also where no body follows: a length that is none must reach nobody. Beside a transfer coding
+    // it means nothing and is dropped.
+    let length = match codings[..] {
+        [] => content_length(all("content-length")),
+        _ => Ok(None),
+    };
+    let length = length.map_err(|()| Failure::Answer("its length is none"))?;
     let incoming = match status {
-        0 => return Err(Failure::Answer("its status is none")),
         101 => {
             let protocol = upgrade(request).map(str::as_bytes);
             let agreed = protocol.is_some_and(|protocol| {
@@ -176,16 +186,11 @@ pub(super) fn parse(
         100..=199 => return Ok(Parsed::Interim(len)),
         204 | 304 => Incoming::Nothing,
         _ if request.method == "HEAD" => Incoming::Nothing,
-        _ => match (all("transfer-encoding").next(), all("transfer-encoding").nth(1)) {
-            (None, _) => {
-                let length = content_length(all("content-length"));
-                match length.map_err(|()| Failure::Answer("its length is none"))? {
-                    None => Incoming::Closed,
-                    Some(0) => Incoming::Nothing,
-                    Some(length) => Incoming::Length(length),
-                }
-            }
-            (Some(coding), None)
+        _ => match (&codings[..], length) {
+            ([], None) => Incoming::Closed,
+            ([], Some(0)) => Incoming::Nothing,
+            ([], Some(length)) => Incoming::Length(length),
+            ([coding], _)
                 if coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
                     && answer.version == Some(1) =>
             {
@@ -207,15 +212,16 @@ pub(super) fn parse(
             "set-cookie" => rewrite::cookie(service, header.value),
             // It offers ports of the service, which visitors cannot reach.
             "alt-svc" => continue,
-            // A length that we do not keep to. Those of HEAD and 304 tell of another answer.
-            "content-length"
-                if status == 204 || matches!(incoming, Incoming::Chunked | Incoming::Upgraded) =>
-            {
-                continue;
-            }
+            // Once, however often it was said; see below.
+            "content-length" => continue,
             _ => header.value.to_vec(),
         };
         let added = head.headers.push(&name, &value);
+        added.map_err(|_| Failure::Answer("it has a header that no tunnel carries"))?;
+    }
+    // Those of HEAD and 304 tell of another answer, one of 204 or 101 of none (RFC 9110 8.6).
+    if let Some(length) = length.filter(|_| !matches!(status, 101 | 204)) {
+        let added = head.headers.push("content-length", length.to_string().as_bytes());
         added.map_err(|_| Failure::Answer("it has a header that no tunnel carries"))?;
     }
     Ok(Parsed::Final(len, head, incoming))
@@ -456,6 +462,51 @@ mod tests {
         for status in ["204 No Content", "304 Not Modified"] {
             let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n");
             assert_eq!(incoming("GET", &answer), Incoming::Nothing);
+        }
+    }
+
+    #[test]
+    fn lengths_that_are_none_are_failures_also_where_no_body_follows() {
+        for lengths in
+            [&["3", "4"][..], &["x"], &["-1"], &[""], &["1, 2"], &["18446744073709551616"]]
+        {
+            let lines: String =
+                lengths.iter().map(|length| format!("Content-Length: {length}\r\n")).collect();
+            for (method, status) in [
+                ("GET", "200 OK"),
+                ("HEAD", "200 OK"),
+                ("HEAD", "404 Not Found"),
+                ("GET", "204 No Content"),
+                ("GET", "304 Not Modified"),
+                ("GET", "103 Early Hints"),
+            ] {
+                let answer = format!("HTTP/1.1 {status}\r\n{lines}\r\n");
+                let parsed = read(method, &answer);
+                assert!(
+                    matches!(parsed, Err(Failure::Answer(_))),
+                    "{method} {answer:?}: {parsed:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_is_told_once_and_only_where_it_means_something() {
+        for (method, status, lines, wanted) in [
+            ("GET", "200 OK", "Content-Length: 5\r\ncontent-length: 5\r\n", Some("5")),
+            ("HEAD", "200 OK", "Content-Length: 007\r\n", Some("7")),
+            ("HEAD", "200 OK", "Content-Length: 0\r\n", Some("0")),
+            ("HEAD", "200 OK", "Transfer-Encoding: chunked\r\nContent-Length: x\r\n", None),
+            ("GET", "200 OK", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", None),
+            ("GET", "304 Not Modified", "Content-Length: 5\r\n", Some("5")),
+            ("GET", "204 No Content", "Content-Length: 5\r\n", None),
+        ] {
+            let answer = format!("HTTP/1.1 {status}\r\n{lines}\r\n");
+            let Ok(Parsed::Final(_, head, _)) = read(method, &answer) else {
+                panic!("{method} {answer:?}");
+            };
+            let told: Vec<_> = head.headers.get_all("content-length").collect();
+            assert_eq!(told, Vec::from_iter(wanted.map(str::as_bytes)), "{method} {answer:?}");
         }
     }
 
