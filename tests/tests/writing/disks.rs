@@ -65,29 +65,46 @@ fn request_after_the_folder_was_renamed_is_for_the_one_in_its_place() {
 }
 
 #[test]
-fn upload_that_was_under_way_when_a_disk_was_mounted_is_refused() {
-    let share = Share::new();
-    share.root.write("film", b"old");
-    let mut uploads: Vec<Visitor> = ["Content-Length: 8\r\n", "Transfer-Encoding: chunked\r\n"]
-        .into_iter()
-        .map(|framing| share.begin("PUT", "/film", framing, b""))
-        .collect();
-    uploads[0].send(b"half");
-    uploads[1].send(b"4\r\nhalf\r\n");
-    let is_temporary = |name: &&String| name.contains(".spdy-put-");
-    wait_until("both have begun", || share.names().iter().filter(is_temporary).count() == 2);
-    let Some(disk) = Disk::mount(share.root.path().to_owned(), "8m") else { return };
-    uploads[0].send(b"done");
-    uploads[1].send(b"4\r\ndone\r\n0\r\n\r\n");
-    for upload in &mut uploads {
-        let head = upload.head();
-        assert_eq!(head.status, 503);
-        assert!(head.header("retry-after").is_some());
+fn upload_that_was_under_way_when_its_directory_was_exchanged_is_refused() {
+    // A disk comes over the share, over a directory in it, and a directory gets another name.
+    for (target, over) in [("/film", Some("")), ("/in/film", Some("in")), ("/in/film", None)] {
+        let share = Share::new();
+        fs::create_dir(share.root.join("in")).unwrap();
+        share.root.write(&target[1..], b"old");
+        let mut uploads: Vec<Visitor> = ["Content-Length: 8\r\n", "Transfer-Encoding: chunked\r\n"]
+            .into_iter()
+            .map(|framing| share.begin("PUT", target, framing, b""))
+            .collect();
+        uploads[0].send(b"half");
+        uploads[1].send(b"4\r\nhalf\r\n");
+        let is_temporary = |name: &&String| name.contains(".spdy-put-");
+        wait_until("both have begun", || share.names().iter().filter(is_temporary).count() == 2);
+        let disk = match over {
+            Some(over) => {
+                let Some(disk) = Disk::mount(share.root.join(over), "8m") else { return };
+                Some(disk)
+            }
+            None => {
+                fs::rename(share.root.join("in"), share.root.join("aside")).unwrap();
+                None
+            }
+        };
+        uploads[0].send(b"done");
+        uploads[1].send(b"4\r\ndone\r\n0\r\n\r\n");
+        for upload in &mut uploads {
+            let head = upload.head();
+            assert_eq!(head.status, 503, "{target} {over:?}");
+            assert!(head.header("retry-after").is_some());
+        }
+        assert!(disk.as_ref().is_none_or(|disk| names(&disk.0).is_empty()));
+        drop(disk);
+        if over.is_none() {
+            fs::rename(share.root.join("aside"), share.root.join("in")).unwrap();
+        }
+        let is_ours = |name: &String| name.contains(".spdy-");
+        wait_until("nothing is left of them", || !share.names().iter().any(is_ours));
+        assert_eq!(share.read(&target[1..]), b"old");
     }
-    assert!(names(&disk.0).is_empty());
-    drop(disk);
-    wait_until("nothing is left of them", || share.names() == ["film"]);
-    assert_eq!(share.read("film"), b"old");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, openat, renameat, renameat_with,
-        statat,
+        AtFlags, FileType, Mode, OFlags, RenameFlags, fstat, fsync, openat, renameat,
+        renameat_with, statat,
     },
     io::Errno,
 };
@@ -75,6 +75,14 @@ impl Place {
         let whole = Problem::new(403, "The share itself cannot be changed.");
         let (folder, name) = target.split().ok_or(whole)?;
         Ok(Self { root: share.root.clone(), folder: folder.to_vec(), name: name.to_vec() })
+    }
+
+    /// Whether the path of this place still leads to an open directory: not after a disk was mounted
+    /// over it or above it, nor after somebody else gave one of them another name.
+    pub(super) fn leads_to(&self, directory: &OwnedFd) -> bool {
+        let id = |directory: &OwnedFd| fstat(directory).map(|stat| id_of(&stat));
+        let there = self.root.open_folder(&self.folder).and_then(|there| id(&there));
+        self.root.is_current() && there.is_ok() && there == id(directory)
     }
 
     /// Opens the directory of something that is to be: 409 without it.

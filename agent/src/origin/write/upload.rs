@@ -183,7 +183,7 @@ impl Upload {
         let replaced = {
             let _names = coordination.lock_names();
             // It took its time, in which a disk may have been mounted over the directory.
-            if !self.spot.root.is_current() {
+            if !self.entry.place.leads_to(&self.spot.folder) {
                 return Err(REPLACED);
             }
             let conditions = &self.entry.conditions;
