@@ -1,5 +1,6 @@
 //! The proxy where its end would be that of the service: as the first process of a container, and as
-//! the child of a manager that goes by it; and without free descriptors.
+//! the child of a manager that goes by it; without free descriptors; and with a configuration that
+//! takes for ever to read.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, with its line")]
 
 use std::{
@@ -115,4 +116,22 @@ fn process_without_free_descriptors_says_so_once() {
     assert_eq!(proxy.program.text().matches("accept=failed").count(), 1);
     drop(held);
     proxy.serves();
+}
+
+#[test]
+fn configuration_that_cannot_be_read_holds_up_neither_service_nor_the_end() {
+    let mut command = Command::new("env");
+    let mut proxy = Contained::start(TempRoot::new(), &mut command);
+    let config = proxy.dir.join("proxy.conf");
+    fs::remove_file(&config).unwrap();
+    // Whoever opens it waits for a writer.
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    signal(proxy.id, Signal::HUP);
+    // It looks by itself every five seconds, too.
+    for _ in 0..60 {
+        proxy.serves();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    signal(proxy.id, Signal::TERM);
+    assert_eq!(proxy.program.wait_exit(PATIENCE).code(), Some(0));
 }

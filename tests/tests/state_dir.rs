@@ -13,7 +13,7 @@ use std::{
 };
 
 use spdy_tests::{
-    fixture::{Agent, Builds, Proxy, TempRoot, binary, join, wait_until},
+    fixture::{Agent, Builds, Program, Proxy, TempRoot, binary, join, wait_until},
     http::Response,
     observe::signal,
     visitor::Visitor,
@@ -254,4 +254,31 @@ fn agent_of_a_record_that_became_unreadable_is_cut() {
     fs::write(&record, sound).unwrap();
     signal(proxy.program().id(), Signal::HUP);
     wait_until("it serves again", || status(&proxy) == 206);
+}
+
+#[test]
+fn directory_that_is_too_deep_for_an_address_needs_proc() {
+    let without_proc = |state: &Path, args: &[&str]| {
+        let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(binary("spdy-proxy"));
+        command.args(args).arg("--state-dir").arg(state);
+        command
+    };
+    let root = TempRoot::new();
+    let (short, long) = (root.join("short"), deep(&root, 200));
+    let tried = without_proc(&short, &["list"]).output().unwrap();
+    if String::from_utf8_lossy(&tried.stderr).contains("unshare") {
+        println!("not tested: no mount namespaces here");
+        return;
+    }
+    assert!(tried.status.success(), "{tried:?}");
+    let program = Program::start("spdy-proxy", &mut without_proc(&short, &SERVE));
+    program.wait_for("its address", |line| line.contains("listening on").then_some(()));
+    assert!(ok(&short, &["status"]).contains("\nuptime_seconds "));
+    assert!(without_proc(&short, &["status"]).status().unwrap().success());
+    let refused = without_proc(&long, &SERVE).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("cannot make the control socket"), "{error}");
 }
