@@ -11,8 +11,6 @@ use std::{
         unix::fs::OpenOptionsExt,
     },
     path::PathBuf,
-    thread,
-    time::Duration,
 };
 
 use rustix::{
@@ -43,25 +41,18 @@ impl State {
     /// # Errors
     /// [`StateError::Served`], [`StateError::Io`].
     pub(crate) fn serve(&self, successor: bool) -> Result<Serving, StateError> {
+        // One at a time: another server that starts, or a command that looks.
+        let _turn = self.lock()?;
         let lock = self.open_serving()?;
-        let failed = |error: Errno| StateError::Io(self.serving_path(), error.into());
+        let failed = |error: Errno| match error {
+            Errno::WOULDBLOCK => StateError::Served,
+            error => StateError::Io(self.serving_path(), error.into()),
+        };
         if !successor {
-            // Who only looks whether somebody serves holds it for a moment.
-            let mut tries = 0..LOOKS;
-            while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                match error {
-                    Errno::WOULDBLOCK if tries.next().is_some() => thread::sleep(LOOK),
-                    Errno::WOULDBLOCK => return Err(StateError::Served),
-                    error => return Err(failed(error)),
-                }
-            }
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
         }
-        match flock(&lock, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Serving { _lock: lock }),
-            // Another one was started in the same moment.
-            Err(Errno::WOULDBLOCK) => Err(StateError::Served),
-            Err(error) => Err(failed(error)),
-        }
+        flock(&lock, FlockOperation::NonBlockingLockShared).map_err(failed)?;
+        Ok(Serving { _lock: lock })
     }
 
     /// Whether a process serves on the folder.
@@ -69,6 +60,7 @@ impl State {
     /// # Errors
     /// [`StateError::Io`].
     pub(crate) fn is_served(&self) -> Result<bool, StateError> {
+        let _turn = self.lock()?;
         let lock = self.open_serving()?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(false),
@@ -114,7 +106,3 @@ impl ControlFolder {
         self.path.join("control.new")
     }
 }
-
-/// How often, and after which time, a server tries again to be the only one.
-const LOOKS: u32 = 10;
-const LOOK: Duration = Duration::from_millis(50);
