@@ -316,9 +316,8 @@ pub fn proxies(flags: &Options, file: &File) -> Result<Vec<(Proxy, Option<PathBu
     }
     let mut proxies: Vec<(Proxy, Option<PathBuf>)> = Vec::new();
     for text in addresses {
-        let address = Address::parse(text).ok_or_else(|| {
-            ConfigError::Usage(format!("proxy {text} is not HOST:PORT or [v6]:PORT"))
-        })?;
+        let address = Address::parse(text)
+            .map_err(|error| ConfigError::Usage(format!("proxy {text} is {error}")))?;
         if proxies.iter().any(|(proxy, _)| proxy.address == address) {
             continue;
         }

@@ -23,11 +23,12 @@ use async_rustls::{
     rustls::{ClientConfig, pki_types::ServerName},
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::or};
+pub use spdy_protocol::address::Address;
 use spdy_protocol::handshake::{self, HandshakeError, Put, Welcome};
 
 use self::race::Race;
 pub use self::{
-    address::{Address, Token},
+    address::Token,
     error::{DialError, Phase},
 };
 use crate::{

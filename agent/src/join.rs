@@ -105,7 +105,8 @@ pub fn read_code() -> Result<String, JoinError> {
 /// [`JoinError`]; nothing was written then.
 pub async fn join(code: &str, file: Option<&Path>, timings: Timings) -> Result<Joined, JoinError> {
     let code = JoinCode::parse(code.trim()).map_err(JoinError::Code)?;
-    let addresses: Vec<_> = code.addresses.iter().filter_map(|text| Address::parse(text)).collect();
+    let addresses: Vec<_> =
+        code.addresses.iter().filter_map(|text| Address::parse(text).ok()).collect();
     if addresses.is_empty() || code.pins.is_empty() {
         return Err(JoinError::Address);
     }

@@ -377,7 +377,7 @@ impl Agent {
         if self.shared.settings().follow_peers {
             let naming = self.naming.borrow();
             let named = naming.iter().flat_map(|naming| {
-                let addresses = naming.peers.iter().filter_map(|peer| Address::parse(peer));
+                let addresses = naming.peers.iter().filter_map(|peer| Address::parse(peer).ok());
                 addresses.map(|address| (naming.by.target(), address, naming.from))
             });
             for (by, address, from) in named {

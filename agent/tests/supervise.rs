@@ -133,6 +133,31 @@ fn agent_comes_back_after_every_kind_of_end() {
 }
 
 #[test]
+fn network_that_changes_all_the_time_keeps_no_dial_from_its_end() {
+    let folder = Folder::new();
+    folder.write("file", "x");
+    let proxy = Proxy::new();
+    let agent = Agent::new(&folder, &[(&proxy, pinned(&proxy))]);
+    let lines = agent.run_told(async |executor, _, told| {
+        for _ in 0..3 {
+            // The first change starts a dial that is under way anew; those behind it do not.
+            let begun = proxy.accept().await.unwrap();
+            told.network_changed();
+            let accepted = proxy.accept().await.unwrap();
+            drop(begun);
+            for _ in 0..20 {
+                told.network_changed();
+                Timer::after(Duration::from_millis(5)).await;
+            }
+            let tunnel = accepted.establish(&executor).await;
+            assert_eq!(exchange(&tunnel, "GET", "/file", &[], None).await.text(), "x");
+            tunnel.close(spdy_protocol::frame::Reason::Ok);
+        }
+    });
+    assert_eq!(lines.count("event=tunnel_up"), 3);
+}
+
+#[test]
 fn drained_tunnel_finishes_while_the_next_one_serves() {
     let folder = Folder::new();
     let octets = noise(4 << 20);

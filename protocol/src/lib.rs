@@ -18,6 +18,8 @@ pub mod handshake;
 
 pub mod join;
 
+pub mod address;
+
 pub mod digits;
 
 pub mod session;

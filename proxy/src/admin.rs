@@ -8,6 +8,7 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixListener, net::UnixStream},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -21,7 +22,7 @@ use crate::{
     log::{Escaped, Utc},
     registry::{ANONYMOUS, Totals, Upstream},
     relay::{Body, Visit},
-    state::{OriginState, State},
+    state::{ControlFolder, OriginState, State},
     stop::Phase,
     upstream,
     worker::{Shared, Worker},
@@ -180,21 +181,27 @@ pub(crate) async fn control(worker: Rc<Worker>, listener: Async<UnixListener>) {
     future::or(accepting, shared.stop.reached(Phase::Draining)).await;
     if !shared.handed_over.load(Relaxed) {
         // A leftover would only cost the next `list` a failed connect.
-        let _ = fs::remove_file(shared.state.control_path());
+        if let Ok(folder) = shared.state.control_folder() {
+            let _ = fs::remove_file(folder.socket());
+        }
     }
 }
 
-/// Binds the control socket (mode 0600); one that nobody answers on is replaced, and with
-/// `takes_over` that of the process before.
+/// A control socket that nobody finds yet.
+#[derive(Debug)]
+pub(crate) struct Unpublished {
+    listener: Async<UnixListener>,
+    folder: ControlFolder,
+}
+
+/// Binds a control socket (mode 0600) beside the one that may be there.
 ///
 /// # Errors
-/// `AddrInUse` when another server runs on this state folder; others as the system says.
-pub(crate) fn bind_control(state: &State, takes_over: bool) -> io::Result<Async<UnixListener>> {
-    let path = state.control_path();
-    if !takes_over && UnixStream::connect(&path).is_ok() {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
-    let new = path.with_extension("new");
+/// As the system says; `InvalidInput` where the folder is too deep for an address and there is no
+/// /proc.
+pub(crate) fn bind_control(state: &State) -> io::Result<Unpublished> {
+    let folder = state.control_folder()?;
+    let new = folder.new_socket();
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -202,20 +209,77 @@ pub(crate) fn bind_control(state: &State, takes_over: bool) -> io::Result<Async<
     let listener = UnixListener::bind(&new)?;
     // The folder is 0700, so that nobody can come between these lines.
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&new, &path)?;
-    Async::new(listener)
+    Ok(Unpublished { listener: Async::new(listener)?, folder })
 }
 
-/// Asks the running server, if there is one, and returns its answer.
+impl Unpublished {
+    /// Takes the place of the socket that is there: of one that nobody answers on, or of the process
+    /// before.
+    ///
+    /// # Errors
+    /// `AddrInUse` when another server answers there and `takes_over` is not set; others as the
+    /// system says.
+    pub(crate) fn publish(self, takes_over: bool) -> io::Result<Async<UnixListener>> {
+        let (new, path) = (self.folder.new_socket(), self.folder.socket());
+        if !takes_over && UnixStream::connect(&path).is_ok() {
+            let _ = fs::remove_file(new);
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        fs::rename(new, path)?;
+        Ok(self.listener)
+    }
+}
+
+/// What came of asking the running server.
+#[derive(Debug)]
+pub enum Answer {
+    /// What it said.
+    Said(String),
+    /// No server runs on this folder.
+    NotRunning,
+    /// One runs, and does not answer.
+    Silent(io::Error),
+}
+
+/// Asks the running server, if there is one. Blocks, at most half a minute.
 #[must_use]
-pub fn ask(state: &State, command: Command) -> Option<String> {
+pub fn ask(state: &State, command: Command) -> Answer {
+    let mut tries = 0..ASKED_AGAIN;
+    loop {
+        let error = match ask_once(state, command) {
+            Ok(answer) => return Answer::Said(answer),
+            Err(error) => error,
+        };
+        match state.is_served() {
+            // One from before it had a lock would have answered.
+            Ok(false) => return Answer::NotRunning,
+            Err(unknown) => return Answer::Silent(io::Error::other(unknown.to_string())),
+            Ok(true) => {}
+        }
+        // While one process gives way to the next, nobody answers for a moment.
+        let may_change =
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+        if !may_change || tries.next().is_none() {
+            return Answer::Silent(error);
+        }
+        thread::sleep(CONTROL_PAUSE);
+    }
+}
+
+fn ask_once(state: &State, command: Command) -> io::Result<String> {
     use io::{Read, Write};
-    let mut stream = UnixStream::connect(state.control_path()).ok()?;
-    stream.set_read_timeout(Some(CONTROL_LIMIT)).ok()?;
-    stream.write_all(command.word().as_bytes()).ok()?;
+    let folder = state.control_folder()?;
+    let mut stream = UnixStream::connect(folder.socket())?;
+    stream.set_read_timeout(Some(CONTROL_LIMIT))?;
+    stream.set_write_timeout(Some(CONTROL_LIMIT))?;
+    stream.write_all(command.word().as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
+    stream.read_to_string(&mut answer)?;
+    if answer.is_empty() && command != Command::List {
+        // It gave up, or ended before it could answer.
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(answer)
 }
 
 /// What can be asked of a running server.
@@ -283,6 +347,7 @@ pub(crate) fn listing(origins: &[OriginState], upstreams: &[Arc<Upstream>]) -> S
         // One that drains is not there for anybody.
         let upstream = own().find(|upstream| upstream.tunnel.is_open() && !is_waiting(upstream));
         line.push_str(match (upstream.is_some(), origin.revoked.is_some(), origin.joined) {
+            _ if origin.unreadable.is_some() => " unreadable",
             (true, ..) => " connected",
             (false, true, _) => " revoked",
             (false, false, true) => " away",
@@ -336,6 +401,8 @@ pub const RELOADED: &str = "ok\n";
 /// Time for a question and its answer.
 const CONTROL_LIMIT: Duration = Duration::from_secs(10);
 const CONTROL_PAUSE: Duration = Duration::from_millis(100);
+/// How often a server is asked again that runs and does not listen.
+const ASKED_AGAIN: u32 = 50;
 
 #[cfg(test)]
 mod tests {
@@ -349,6 +416,7 @@ mod tests {
             join_left: left,
             access: if joined { Access::Open } else { Access::Locked },
             revoked: None,
+            unreadable: None,
             generation: 0,
             seen: None,
         };

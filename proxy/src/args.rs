@@ -19,8 +19,9 @@ use std::{
 use argh::{EarlyExit, FromArgs};
 use flags::{Flags, KeyFlags, KeySubcommand, RotateFlags, Subcommand};
 use spdy_protocol::{
+    address::Address,
     handshake::{PEERS, TEXT},
-    join::is_origin_name,
+    join::{ADDRESSES, is_origin_name},
 };
 
 use crate::{
@@ -223,6 +224,10 @@ fn pairing(
     for address in &addresses {
         check_dial_address("address", address)?;
     }
+    if addresses.len() > ADDRESSES {
+        let given = addresses.len();
+        return Err(usage(format_args!("address: {given} are more than {ADDRESSES}")));
+    }
     Ok(Pair { name, addresses, state_dir, valid, access })
 }
 
@@ -397,17 +402,12 @@ fn addresses(names: &[String]) -> Result<Vec<SocketAddr>, UsageError> {
     Ok(all)
 }
 
-/// `HOST:PORT` of a machine that need not be known here.
+/// `HOST:PORT` that agents can dial; the machine need not be known here.
 fn check_dial_address(flag: &str, address: &str) -> Result<(), UsageError> {
-    let port = address.rsplit_once(':').filter(|(host, _)| {
-        let is_v6 = host.starts_with('[') && host.ends_with(']');
-        !host.is_empty() && (is_v6 || !host.contains(':'))
-    });
-    let port = port.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port != 0);
-    let is_short = address.len() <= usize::from(u8::MAX);
-    port.filter(|_| is_short)
-        .map(|_| ())
-        .ok_or_else(|| usage(format_args!("{flag}: {address:?} is no HOST:PORT")))
+    match Address::parse(address) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(usage(format_args!("{flag}: {address:?} is {error}"))),
+    }
 }
 
 fn seconds(flag: &str, text: &str) -> Result<Duration, UsageError> {
@@ -475,6 +475,54 @@ mod tests {
         assert!(!settings.behind_tls);
         assert!(!settings.tls && !settings.trace && !settings.debug && !settings.allow_anonymous);
         assert!(settings.state_dir.as_os_str().is_empty());
+    }
+
+    #[test]
+    fn addresses_that_agents_cannot_dial_are_refused() {
+        let pair = |rest: &str| words(&format!("spdy-proxy pair nas1 {rest}"));
+        for address in [
+            "m\u{fc}ller.example:1444",
+            "*.example.com:1444",
+            "-x.example:1444",
+            "[fe80::1%eth0]:1444",
+            "example.com",
+            "https://example.com:1444",
+            "::1:1444",
+        ] {
+            assert!(pair(&format!("--address {address}")).is_err(), "{address}");
+            let served = words(&format!("spdy-proxy --peer {address}"));
+            assert!(served.is_err(), "{address}");
+        }
+        let blank = ["spdy-proxy", "pair", "nas1", "--address", "a b:1444"].map(OsString::from);
+        assert!(parse(blank).is_err());
+        let hint = pair("--address m\u{fc}ller.example:1444").unwrap_err();
+        assert!(hint.to_string().contains("xn--"), "{hint}");
+        let many = |count: usize| "--address a.example:1 ".repeat(count);
+        assert!(pair(&many(ADDRESSES)).is_ok());
+        for count in [ADDRESSES + 1, 256, 300] {
+            assert!(pair(&many(count)).is_err(), "{count}");
+            let rotate = words(&format!("spdy-proxy rotate nas1 {}", many(count)));
+            assert!(rotate.is_err(), "{count}");
+        }
+    }
+
+    #[test]
+    fn front_ends_are_addresses_and_the_command_line_wins() {
+        let trusted = |line: &str| {
+            let ranges = settings(line).trusted_front_ends;
+            ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(trusted("spdy-proxy").is_empty());
+        let line = "spdy-proxy --trusted-front-end ::1 --trusted-front-end=10.0.0.0/8";
+        assert_eq!(trusted(line), ["::1/128", "10.0.0.0/8"]);
+        assert!(words("spdy-proxy --trusted-front-end localhost").is_err());
+        let mut flags = Flags::from_args(&[NAME], &["--trusted-front-end", "::1"]).unwrap();
+        let text = "trusted-front-end 10.0.0.1\ntrusted-front-end 10.0.0.2\n";
+        read_config(&mut flags, text).unwrap();
+        assert_eq!(flags.trusted_front_end, ["::1"]);
+        let mut flags = Flags::from_args(&[NAME], &[]).unwrap();
+        read_config(&mut flags, text).unwrap();
+        assert_eq!(flags.trusted_front_end, ["10.0.0.1", "10.0.0.2"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! It owns signals (`serve`), stdout and exit codes. Everything else is below.
 
 mod serve;
+mod supervisor;
 
 use std::{
     ffi::OsString,
@@ -20,7 +21,7 @@ use spdy_protocol::join::JoinCode;
 
 use crate::{
     access::{Access, Password},
-    admin,
+    admin::{self, Answer},
     args::{self, ChangeAccess, Choice, Command, KeyChange, Pair, UsageError},
     log,
     server::StartError,
@@ -42,6 +43,8 @@ enum Failed {
     NoToken(String),
     /// `status` without a server.
     NotRunning,
+    /// A server runs, and does not answer.
+    Silent(io::Error),
     /// The running server could not read the change; its words.
     Untold(String),
 }
@@ -56,6 +59,9 @@ impl Display for Failed {
             Self::Unpaired(name) => write!(f, "no origin is called {name}: pair it first"),
             Self::NoToken(name) => {
                 write!(f, "no agent of {name} has a token that could be replaced: pair it")
+            }
+            Self::Silent(error) => {
+                write!(f, "the running proxy does not answer on its control socket: {error}")
             }
             Self::NotRunning => f.write_str("no spdy-proxy runs on this state folder"),
             Self::Untold(words) => {
@@ -159,7 +165,11 @@ fn run_key(change: &KeyChange, state_dir: Option<PathBuf>) -> Result<(), Failed>
 }
 
 fn run_status(json: bool, state_dir: Option<PathBuf>) -> Result<(), Failed> {
-    let page = admin::ask(&open(state_dir)?, admin::Command::Debug).ok_or(Failed::NotRunning)?;
+    let page = match admin::ask(&open(state_dir)?, admin::Command::Debug) {
+        Answer::Said(page) => page,
+        Answer::NotRunning => return Err(Failed::NotRunning),
+        Answer::Silent(error) => return Err(Failed::Silent(error)),
+    };
     if json { print(&status::json(&page)) } else { print(&page) }
 }
 
@@ -195,18 +205,21 @@ fn set_access(state: &State, name: &str, choice: Choice) -> Result<String, Faile
 /// Has the running server read the state folder again; `false`: none answers.
 fn reload(state: &State) -> Result<bool, Failed> {
     match admin::ask(state, admin::Command::Reload) {
-        None => Ok(false),
-        Some(answer) if answer == admin::RELOADED => Ok(true),
-        Some(answer) => Err(Failed::Untold(answer.trim().to_owned())),
+        Answer::NotRunning => Ok(false),
+        Answer::Said(answer) if answer == admin::RELOADED => Ok(true),
+        Answer::Said(answer) => Err(Failed::Untold(answer.trim().to_owned())),
+        Answer::Silent(error) => {
+            Err(Failed::Untold(format!("it does not answer on its control socket: {error}")))
+        }
     }
 }
 
 fn list(state_dir: Option<PathBuf>) -> Result<(), Failed> {
     let state = open(state_dir)?;
-    let live = admin::ask(&state, admin::Command::List);
-    let text = match live {
-        Some(text) => text,
-        None => admin::listing_of_files(&state.origins().map_err(Failed::State)?),
+    let text = match admin::ask(&state, admin::Command::List) {
+        Answer::Said(text) => text,
+        Answer::NotRunning => admin::listing_of_files(&state.origins().map_err(Failed::State)?),
+        Answer::Silent(error) => return Err(Failed::Silent(error)),
     };
     print(&text)
 }

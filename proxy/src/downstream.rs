@@ -59,7 +59,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: Arc<Async<TcpListener>>
                     worker.spawn(serve(owner, server, stream, peer, tls, is_exposed, places));
                 }
                 Err(error) => {
-                    shared.settings.log.warn(format_args!("accept=failed port=http {error}"));
+                    shared.http_errors.count(shared.settings.log, &error);
                     Timer::after(ACCEPT_PAUSE).await;
                 }
             }

@@ -141,6 +141,8 @@ pub(crate) async fn give_way(
     within(timings.spread + timings.handshake, moved).await.unwrap_or(Ok(()))?;
     successor.lines.tell(GO).await.map_err(|_| HandoverError::Lost)?;
     shared.handed_over.store(true, Relaxed);
+    // It holds the folder since before it was ready.
+    shared.leave_folder();
     std::mem::forget(retreat);
     // It is nobody's child from here on.
     let child = successor.child.take();

@@ -61,6 +61,8 @@ mod lobby;
 
 mod failures;
 
+mod accept_errors;
+
 mod socket;
 
 mod watch;

@@ -99,7 +99,8 @@ pub(crate) struct Way {
     pub(crate) access: Access,
     /// Where a request goes.
     pub(crate) route: Route,
-    /// Where a request waits that goes nowhere yet; `None` when no origin has the name.
+    /// Where a request waits that goes nowhere yet; `None` when no origin has the name, and when its
+    /// agent was revoked.
     pub(crate) hold: Option<Arc<Hold>>,
 }
 
@@ -148,25 +149,42 @@ impl Registry {
     /// with their rules. Tunnels that were let in by what has been revoked or replaced are cut.
     /// What was read before others that came first is dropped: a password that was changed must
     /// not come back.
-    pub(crate) fn set_paired(&self, read: Ticket, paired: impl IntoIterator<Item = OriginState>) {
+    /// Returns the names whose records have become unreadable, with the reason.
+    pub(crate) fn set_paired(
+        &self,
+        read: Ticket,
+        paired: impl IntoIterator<Item = OriginState>,
+    ) -> Vec<(String, String)> {
         let mut table = self.write();
         if read < table.paired {
-            return;
+            return Vec::new();
         }
-        let mut void = Vec::new();
+        let (mut void, mut damaged) = (Vec::new(), Vec::new());
         table.paired = read;
         for origin in table.origins.values_mut() {
             origin.paired = false;
         }
-        for OriginState { name, access, generation, .. } in paired {
+        for OriginState { name, access, generation, revoked, unreadable, .. } in paired {
+            let is_unreadable = unreadable.is_some();
+            let is_known = table.origins.get(&name).is_some_and(|origin| origin.unreadable);
+            if let Some(reason) = unreadable.filter(|_| !is_known) {
+                damaged.push((name.clone(), reason));
+            }
             let origin = table.origins.entry(name).or_default();
             origin.paired = true;
+            let was_revoked = origin.revoked;
+            (origin.unreadable, origin.revoked) =
+                (is_unreadable, revoked.is_some() || is_unreadable);
+            if origin.revoked && !was_revoked {
+                origin.hold.wake();
+            }
             // An equal password stays the same value, which knows its right credentials.
             if origin.access != access {
                 origin.access = access;
             }
             let is_void = |upstream: &&Arc<Upstream>| {
-                upstream.proof.as_ref().is_some_and(|proof| proof.generation != generation)
+                let proof = upstream.proof.as_ref();
+                proof.is_some_and(|proof| is_unreadable || proof.generation != generation)
             };
             void.extend(origin.upstreams().filter(is_void).map(Arc::clone));
         }
@@ -189,6 +207,7 @@ impl Registry {
         table.find_unnamed();
         drop(table);
         void.iter().for_each(|upstream| upstream.cut());
+        damaged
     }
 
     /// Expects these origins back: they were here before this process was.
@@ -472,6 +491,7 @@ mod tests {
             join_left: None,
             access: access.clone(),
             revoked: None,
+            unreadable: None,
             generation: 1,
             seen: None,
         };

@@ -12,7 +12,7 @@ use std::{
     process::Command,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -28,14 +28,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 use spdy_protocol::{budget::Budget, frame::Reason};
 
 use crate::{
+    accept_errors::AcceptErrors,
     access::{Access, Guard},
-    admin, downstream,
+    admin::{self, Unpublished},
+    downstream,
     gate::Gate,
     handover::{self, HandoverError, Predecessor},
     identities::Live,
     inherit::Inherited,
     lobby::Lobby,
-    log::Log,
     recycle,
     registry::{ANONYMOUS, Registry},
     replay::ReplayBudget,
@@ -69,8 +70,9 @@ pub struct Operator {
 #[derive(Debug)]
 enum Control {
     Bound(Async<UnixListener>),
-    /// The predecessor has it.
-    Later,
+    /// The predecessor has the name.
+    Later(Unpublished),
+    /// Another thread has it.
     None,
 }
 
@@ -148,6 +150,8 @@ impl Server {
         predecessor: Option<Predecessor>,
     ) -> Result<Self, StartError> {
         let state = State::open(&settings.state_dir)?;
+        // Without it, and the control socket, nobody could be revoked: then there is no server.
+        let serving = state.serve(predecessor.is_some())?;
         let identity = state.identity(Port::Tunnel)?;
         let clients = match &settings.client_ca {
             Some(ca) => Some(Arc::new(Clients::open(ca, settings.client_crl.as_deref())?)),
@@ -166,14 +170,16 @@ impl Server {
         let Inherited { http, tunnel, is_activated } = inherited;
         let (http, http_addresses) = listen(http, is_activated, &settings.listen)?;
         let (tunnel, tunnel_addresses) = listen(tunnel, is_activated, &settings.tunnel_listen)?;
-        let control = match predecessor {
-            Some(_) => Control::Later,
-            None => Control::bind(&state, settings.log, false).map_err(StartError::Control)?,
-        };
+        let control = admin::bind_control(&state).and_then(|unpublished| match predecessor {
+            Some(_) => Ok(Control::Later(unpublished)),
+            None => unpublished.publish(false).map(Control::Bound),
+        });
+        let control = control.map_err(StartError::Control)?;
         let registry = Registry::new();
         let origins = state.origins()?;
         let joined: Vec<_> = origins.iter().filter(|origin| origin.joined).cloned().collect();
-        registry.set_paired(registry.ticket(), origins);
+        let damaged = registry.set_paired(registry.ticket(), origins);
+        upstream::warn_of_records(settings.log, damaged);
         registry.expect(joined.iter().map(|origin| origin.name.as_str()));
         let bounds = settings.bounds;
         let (mut prefix, mut key) = ([0; 4], [0; 32]);
@@ -192,10 +198,13 @@ impl Server {
             tunnel_tls,
             http_tls,
             is_activated,
+            serving: Mutex::new(Some(serving)),
             handed_over: AtomicBool::new(false),
             since: SystemTime::now(),
             // Derived from the key: stable, and different for each proxy of an agent.
             id: HEXLOWER.encode(&identity.pin()[..6]),
+            http_errors: AcceptErrors::new("http"),
+            tunnel_errors: AcceptErrors::new("tunnel"),
             acceptors: Gate::new(usize::MAX),
             connections: Gate::new(bounds.connections),
             tunnels: Gate::new(bounds.tunnels),
@@ -297,6 +306,7 @@ impl Server {
             // A thread that panicked has said so on stderr; in release builds the process is gone.
             let _ = thread.join();
         }
+        shared.leave_folder();
         Ok(())
     }
 
@@ -374,29 +384,18 @@ impl Operator {
 }
 
 impl Control {
-    /// A state folder with a very long path has none: everything works but the live `list`.
-    fn bind(state: &State, log: Log, takes_over: bool) -> io::Result<Self> {
-        match admin::bind_control(state, takes_over) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                log.warn(format_args!("control=none {error}"));
-                Ok(Self::None)
-            }
-            bound => bound.map(Self::Bound),
-        }
-    }
-
     /// Answers until the server ends.
     async fn serve(self, worker: Rc<Worker>) {
         let shared = Arc::clone(&worker.shared);
         shared.stop.reached(Phase::Running).await;
         let bound = match self {
-            Self::Later => Self::bind(&shared.state, shared.settings.log, true),
-            bound => Ok(bound),
+            Self::Later(unpublished) => unpublished.publish(true),
+            Self::Bound(control) => Ok(control),
+            Self::None => return,
         };
         match bound {
-            Ok(Self::Bound(control)) => admin::control(worker, control).await,
-            Ok(_) => {}
-            Err(error) => shared.settings.log.warn(format_args!("control=none {error}")),
+            Ok(control) => admin::control(worker, control).await,
+            Err(error) => shared.settings.log.error(format_args!("control=none {error}")),
         }
     }
 }

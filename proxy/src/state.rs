@@ -11,16 +11,18 @@
 //! spare-pins                  of the spare keys, which lie elsewhere; join codes carry them
 //! key.pem.old cert.pem.old    those from before a spare key was taken into use
 //! lock                        held for each change; a reader needs no lock
-//! control.sock                of the running server (crate::admin)
+//! serving                     locked by each process that serves (`serving`)
+//! control.sock, control.new   of the running server (crate::admin)
 //! ```
 
 mod keys;
 mod record;
+mod serving;
 
 use std::{
     env, fmt, fs,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -32,7 +34,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, OFlags, flock},
     process::geteuid,
 };
 use spdy_protocol::join::is_origin_name;
@@ -42,7 +44,9 @@ use crate::{
     config,
     tls::{Identity, IdentityError, Made},
 };
+pub use record::Damaged;
 use record::{Hash, Record, Verdict};
+pub(crate) use serving::{ControlFolder, Serving};
 
 /// An open state folder.
 #[derive(Clone, Debug)]
@@ -76,6 +80,8 @@ pub struct OriginState {
     pub access: Access,
     /// When its agent was revoked, until it is paired again.
     pub revoked: Option<SystemTime>,
+    /// Why its record cannot be used, if it cannot: nobody speaks for it, and nobody comes in.
+    pub unreadable: Option<String>,
     /// Changes when those who were let in before have to go.
     pub(crate) generation: u64,
     /// When its agent came or went last, and its software: a peer's text.
@@ -89,6 +95,14 @@ pub enum StateError {
     NoFolder,
     /// A file or folder cannot be read or written.
     Io(PathBuf, io::Error),
+    /// A record is damaged, in this line.
+    Record(PathBuf, Damaged),
+    /// A folder that other users can write to, with its mode: they could give themselves access.
+    Exposed(PathBuf, u32),
+    /// A folder of another user's, with the number of that one.
+    Foreign(PathBuf, u32),
+    /// Another server runs on the folder.
+    Served,
     /// A key or certificate cannot be used.
     Identity(PathBuf, IdentityError),
     /// The name is not `[a-z0-9-]{1,63}`.
@@ -105,6 +119,16 @@ impl fmt::Display for StateError {
             Self::NoFolder => f.write_str("no state folder: give --state-dir"),
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Identity(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Record(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Exposed(path, mode) => write!(
+                f,
+                "{0}: other users can write there (mode {mode:04o}): chmod go-w {0}",
+                path.display()
+            ),
+            Self::Foreign(path, owner) => {
+                write!(f, "{}: belongs to another user, number {owner}", path.display())
+            }
+            Self::Served => f.write_str("another spdy-proxy runs on this state folder"),
             Self::StrangeKey(pin) => {
                 let pin = HEXLOWER.encode(pin);
                 write!(f, "no agent knows this key: its pin {pin} is none of the spare ones")
@@ -146,7 +170,10 @@ impl State {
             .mode(0o700)
             .create(&origins)
             .and_then(|()| give(&File::open(&origins)?, &state.folder))
-            .map_err(|error| StateError::Io(origins, error))?;
+            .map_err(|error| StateError::Io(origins.clone(), error))?;
+        for folder in [&state.folder, &origins] {
+            check_private(folder)?;
+        }
         // The lock file proves that we can write.
         state.lock()?;
         Ok(state)
@@ -324,6 +351,10 @@ impl State {
     /// [`StateError::Io`].
     pub fn join(&self, origin: &str, secret: &[u8], token: [u8; 32]) -> Result<bool, StateError> {
         let Ok(path) = self.record_path(origin) else { return Ok(false) };
+        // Without the lock first: strangers may ask, and must not hold up those who change records.
+        if !load(&path)?.join(&hash(secret), token, SystemTime::now()) {
+            return Ok(false);
+        }
         let _lock = self.lock()?;
         let mut record = load(&path)?;
         let joined = record.join(&hash(secret), token, SystemTime::now());
@@ -372,10 +403,11 @@ impl State {
         Ok(Some(record.generation()))
     }
 
-    /// All origins, by name.
+    /// All origins, by name. One whose record cannot be read is there, locked: the others are not to
+    /// suffer from it.
     ///
     /// # Errors
-    /// [`StateError::Io`].
+    /// [`StateError::Io`]: the folder cannot be read.
     pub fn origins(&self) -> Result<Vec<OriginState>, StateError> {
         let folder = self.folder.join(ORIGINS);
         let failed = |error| StateError::Io(folder.clone(), error);
@@ -384,25 +416,23 @@ impl State {
             let name = entry.map_err(failed)?.file_name();
             // Anything else is a file being written, or not ours.
             let Some(name) = name.to_str().filter(|name| is_origin_name(name)) else { continue };
-            let record = load(&folder.join(name))?;
+            let (record, unreadable) = match load(&folder.join(name)) {
+                Ok(record) => (record, None),
+                Err(error) => (Record::default(), Some(error.to_string())),
+            };
             origins.push(OriginState {
                 name: name.to_owned(),
                 joined: record.is_joined(),
                 join_left: record.join_left(SystemTime::now()),
                 access: record.access().clone(),
                 revoked: record.revoked(),
+                unreadable,
                 generation: record.generation(),
                 seen: self.seen(name),
             });
         }
         origins.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(origins)
-    }
-
-    /// Where the running server listens for `list` and others.
-    #[must_use]
-    pub fn control_path(&self) -> PathBuf {
-        self.folder.join("control.sock")
     }
 
     fn identity_paths(&self, port: Port) -> [PathBuf; 2] {
@@ -461,10 +491,45 @@ fn read(path: &Path) -> Result<Vec<u8>, StateError> {
 
 /// The record at `path`; an empty one when there is no file.
 fn load(path: &Path) -> Result<Record, StateError> {
-    match fs::read(path) {
-        Ok(octets) => Ok(Record::parse(&String::from_utf8_lossy(&octets))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+    match read_record(path) {
+        Ok(text) => {
+            Record::parse(&text).map_err(|error| StateError::Record(path.to_owned(), error))
+        }
+        // A link that leads nowhere is no record that nobody has written yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            Ok(Record::default())
+        }
         Err(error) => Err(StateError::Io(path.to_owned(), error)),
+    }
+}
+
+/// The text of a record. What is no ordinary file, or too long for one, is not waited for.
+fn read_record(path: &Path) -> io::Result<String> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > RECORD_MAX {
+        return Err(invalid("not a record"));
+    }
+    let mut text = String::new();
+    file.take(RECORD_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Whether nobody but root and the user that serves can write to a folder: whoever can replaces
+/// records.
+fn check_private(folder: &Path) -> Result<(), StateError> {
+    let meta = fs::metadata(folder).map_err(|error| StateError::Io(folder.to_owned(), error))?;
+    if meta.mode() & OTHERS_WRITE != 0 {
+        return Err(StateError::Exposed(folder.to_owned(), meta.mode() & 0o7777));
+    }
+    let own = geteuid();
+    // Root works on the folder of the user that serves.
+    if own.is_root() || meta.uid() == own.as_raw() || meta.uid() == 0 {
+        Ok(())
+    } else {
+        Err(StateError::Foreign(folder.to_owned(), meta.uid()))
     }
 }
 
@@ -489,6 +554,10 @@ fn replace(path: &Path, octets: &[u8]) -> Result<(), StateError> {
 const ORIGINS: &str = "origins";
 /// Extension of the file beside a record: no name of an origin has one.
 const SEEN: &str = "seen";
+/// Bytes of the longest record: a rule, hashes of certificates, and what others wrote.
+const RECORD_MAX: u64 = 1 << 20;
+/// Modes that let others than the owner write.
+const OTHERS_WRITE: u32 = 0o022;
 const SYSTEM_FOLDER: &str = "/var/lib/spdy-proxy";
 
 #[cfg(test)]

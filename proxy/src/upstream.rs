@@ -26,7 +26,7 @@ use crate::{
     failures::LIMIT,
     gate::Pass,
     lobby::Ticket,
-    log::{Escaped, Level},
+    log::{Escaped, Level, Log},
     registry::{ANONYMOUS, Proof, Refusal, Rules, Run, Upstream, Verdict},
     socket::Socket,
     state::StateError,
@@ -51,7 +51,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: Arc<Async<TcpListener>>
                     worker.spawn(task);
                 }
                 Err(error) => {
-                    shared.settings.log.warn(format_args!("accept=failed port=tunnel {error}"));
+                    shared.tunnel_errors.count(shared.settings.log, &error);
                     Timer::after(ACCEPT_PAUSE).await;
                 }
             }
@@ -360,7 +360,7 @@ pub(crate) async fn refresh(shared: &Shared) -> bool {
     let log = shared.settings.log;
     let is_read = match read {
         Ok(origins) => {
-            shared.registry.set_paired(ticket, origins);
+            warn_of_records(log, shared.registry.set_paired(ticket, origins));
             true
         }
         Err(error) => {
@@ -379,6 +379,15 @@ pub(crate) async fn refresh(shared: &Shared) -> bool {
         }
     }
     is_read && reloaded.is_ok()
+}
+
+/// Tells of records that have become unreadable: their origins alone are locked.
+pub(crate) fn warn_of_records(log: Log, damaged: Vec<(String, String)>) {
+    for (origin, reason) in damaged {
+        log.error(format_args!(
+            "record=unreadable origin={origin} action=locked reason={reason:?}"
+        ));
+    }
 }
 
 /// Reads the same again and again, for ever: while two processes serve, only one of them is told of

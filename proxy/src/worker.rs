@@ -7,7 +7,7 @@ use std::{
     future::Future,
     rc::{Rc, Weak},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -17,6 +17,7 @@ use async_executor::LocalExecutor;
 use spdy_protocol::budget::Budget;
 
 use crate::{
+    accept_errors::AcceptErrors,
     access::Guard,
     gate::Gate,
     identities::Live,
@@ -24,7 +25,7 @@ use crate::{
     registry::Registry,
     replay::ReplayBudget,
     settings::Settings,
-    state::State,
+    state::{Serving, State},
     stop::Stop,
     tls::Clients,
     watch::{Limits, Watches},
@@ -47,11 +48,16 @@ pub(crate) struct Shared {
     pub(crate) http_tls: Option<Live>,
     /// Whether systemd opened our sockets.
     pub(crate) is_activated: bool,
+    /// What says that we serve on the state folder; `None` when we have handed over, or ended.
+    pub(crate) serving: Mutex<Option<Serving>>,
     /// Whether another process has taken over, the control socket too.
     pub(crate) handed_over: AtomicBool,
     pub(crate) since: SystemTime,
     /// What we are called in handshakes.
     pub(crate) id: String,
+    /// Connections of clients and of agents that could not be accepted.
+    pub(crate) http_errors: AcceptErrors,
+    pub(crate) tunnel_errors: AcceptErrors,
     /// Tasks that accept visitors.
     pub(crate) acceptors: Gate,
     pub(crate) connections: Gate,
@@ -113,6 +119,11 @@ impl Worker {
 }
 
 impl Shared {
+    /// Leaves the state folder to others.
+    pub(crate) fn leave_folder(&self) {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// An id for a request, 16 to 24 characters.
     pub(crate) fn request_id(&self) -> String {
         format!("{:08x}{:08x}", self.id_prefix, self.id_count.fetch_add(1, Relaxed))

@@ -87,6 +87,10 @@ pub(super) struct Keeper {
     /// What the last handshake announced.
     can: Features,
     absence: Absence,
+    /// Whether a change of the network has started the dial under way anew.
+    is_restarted: bool,
+    /// Whether the network has changed during a dial that went on.
+    has_missed: bool,
     /// Tunnels that drain: they finish what runs while a new one is dialled.
     draining: Vec<(Tunnel, Task<()>)>,
 }
@@ -114,6 +118,8 @@ impl Keeper {
             nudges,
             can: Features::default(),
             absence: Absence::new(Instant::now()),
+            is_restarted: false,
+            has_missed: false,
             draining: Vec::new(),
         }
     }
@@ -176,14 +182,33 @@ impl Keeper {
                 }
             }
         };
-        // A dial that began by the old way would only run into its deadline.
+        // A dial that began by the old route would only run into its deadline: it starts anew, but
+        // once. A network that changes all the time must not keep every dial from its end.
+        let (is_restarted, has_missed) = (&mut self.is_restarted, &mut self.has_missed);
         let nudged = async {
-            match self.nudges.recv().await {
-                Ok(_) => State::Connecting,
-                Err(_) => pending().await,
+            loop {
+                match self.nudges.recv().await {
+                    Ok(Nudge::Network) if *is_restarted => *has_missed = true,
+                    Ok(nudge) => {
+                        *is_restarted = nudge == Nudge::Network;
+                        return None;
+                    }
+                    Err(_) => pending().await,
+                }
             }
         };
-        or(stop(&self.stopped, State::Stopped), or(dialled, nudged)).await
+        let dialled = async { Some(dialled.await) };
+        let stopped = stop(&self.stopped, Some(State::Stopped));
+        let Some(next) = or(stopped, or(dialled, nudged)).await else { return State::Connecting };
+        self.is_restarted = false;
+        match next {
+            // What it found by the old route says nothing of the new one.
+            State::Disconnected(cause) if cause.is_of_network() && self.has_missed => {
+                self.has_missed = false;
+                State::Connecting
+            }
+            next => next,
+        }
     }
 
     async fn serve(&mut self, link: Link) -> State {
@@ -197,6 +222,9 @@ impl Keeper {
         }
         let (tunnel, mut incoming, driver) = self.start(link);
         self.view.on_tunnel(tunnel.clone(), self.shared.settings().silence());
+        if std::mem::take(&mut self.has_missed) {
+            tunnel.check();
+        }
         let mut driver = self.shared.spawn(driver);
 
         let shared = self.shared.clone();

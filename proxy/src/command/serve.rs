@@ -2,7 +2,8 @@
 //!
 //! TERM and INT end it. HUP reads keys, certificates and records again and, if the configuration
 //! file has changed, does as USR2. USR2 starts the program anew from the same command line and
-//! gives way to that process.
+//! gives way to that process, unless the end of this one would be that of the service
+//! (`supervisor`): then it says so and serves on.
 
 use std::{
     env,
@@ -10,16 +11,18 @@ use std::{
     fs,
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     process,
     time::{Duration, Instant},
 };
 
 use async_io::Timer;
 use async_signal::{Signal, Signals};
+use blocking::unblock;
 use futures_lite::{StreamExt, future};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Failed;
+use super::{Failed, supervisor};
 use crate::{
     args::{self, Command, Serve},
     handover::{self, Predecessor},
@@ -58,7 +61,9 @@ pub(super) fn run(serve: Serve, words: Vec<OsString>) -> Result<(), Failed> {
     announce(server.tunnel_addresses(), "tunnel");
     let operator = server.operator();
     let told = tell_of_progress(operator.clone(), log, is_first);
-    let program = Program { operator, words, config: Watched::new(config), log };
+    let config = Watched::new(config);
+    let program =
+        Program { operator, words, config, objection: supervisor::objection(is_first), log };
     let told = future::or(program.run(signals, files), told);
     server.run_until(told).map_err(Failed::Start)?;
     Ok(())
@@ -77,6 +82,8 @@ struct Program {
     operator: Operator,
     words: Vec<OsString>,
     config: Watched,
+    /// Why it must not give way to a new process.
+    objection: Option<String>,
     log: Log,
 }
 
@@ -112,18 +119,26 @@ impl Program {
                 Some(Ok(Signal::Hup)) => {
                     tell_systemd(self.log, &notify::reloading());
                     self.operator.reload().await;
-                    if !self.config.has_changed(true) {
-                        tell_systemd(self.log, "READY=1");
-                        continue;
+                    match unless_ended(&mut signals, self.config.has_changed(true)).await {
+                        Some(true) => {}
+                        Some(false) => {
+                            tell_systemd(self.log, "READY=1");
+                            continue;
+                        }
+                        None => break,
                     }
                 }
                 Some(Ok(Signal::Usr2)) => tell_systemd(self.log, &notify::reloading()),
-                None if self.config.has_changed(false) => {}
-                None | Some(Err(_)) => continue,
+                None => match unless_ended(&mut signals, self.config.has_changed(false)).await {
+                    Some(true) => {}
+                    Some(false) => continue,
+                    None => break,
+                },
+                Some(Err(_)) => continue,
                 Some(Ok(_)) => break,
             }
             let giving_way = async {
-                let given = if self.is_sound() { self.give_way().await } else { None };
+                let given = if self.is_sound().await { self.give_way().await } else { None };
                 given.map_or(Turn::Serving, Turn::HandedOver)
             };
             let ended = async {
@@ -142,9 +157,17 @@ impl Program {
         tell_systemd(self.log, "STOPPING=1\nSTATUS=finishing what runs");
     }
 
-    /// Whether the command line and the configuration of now can be used at all.
-    fn is_sound(&self) -> bool {
-        match args::parse(self.words.iter().cloned()) {
+    /// Whether a new process may take over, and the command line and the configuration of now can be
+    /// used at all.
+    async fn is_sound(&self) -> bool {
+        // Names are resolved and files are read: not on a thread that serves.
+        let words = self.words.clone();
+        match unblock(|| args::parse(words)).await {
+            Ok(Command::Serve(_)) if self.objection.is_some() => {
+                let reason = self.objection.as_deref().unwrap_or_default();
+                self.log.error(format_args!("handover=refused action=serving reason={reason:?}"));
+                false
+            }
             Ok(Command::Serve(_)) => true,
             Ok(_) => false,
             Err(error) => {
@@ -182,9 +205,10 @@ impl Watched {
 
     /// Whether the file says something new and, unless `now`, did so at the last look. Each change
     /// is told once. A file that cannot be read says what it said.
-    fn has_changed(&mut self, now: bool) -> bool {
+    async fn has_changed(&mut self, now: bool) -> bool {
         let Some((path, used)) = &mut self.file else { return false };
-        let Ok(text) = fs::read_to_string(path) else { return false };
+        let path = path.clone();
+        let Ok(text) = unblock(|| fs::read_to_string(path)).await else { return false };
         let is_settled = self.seen == text || now;
         let has_changed = is_settled && *used != text;
         if has_changed {
@@ -193,6 +217,25 @@ impl Watched {
         self.seen = text;
         has_changed
     }
+}
+
+/// What `work` comes to; `None` when it hangs and the program is told to end. Other signals are lost
+/// only while it hangs.
+async fn unless_ended<T>(signals: &mut Signals, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(async { Some(work.await) });
+    let long = async {
+        Timer::after(LOOK).await;
+        None
+    };
+    let done = future::or(&mut work, long).await;
+    if done.is_some() {
+        return done;
+    }
+    future::or(work, async {
+        ended(signals).await;
+        None
+    })
+    .await
 }
 
 /// Ready when the program is told to end.
@@ -292,19 +335,20 @@ mod tests {
 
     #[test]
     fn a_changed_file_is_told_once_and_when_it_has_settled() {
+        let changed = |watched: &mut Watched, now: bool| future::block_on(watched.has_changed(now));
         let path = env::temp_dir().join(format!("spdy-proxy-watched-{}", process::id()));
         fs::write(&path, "one").unwrap();
         let mut watched = Watched::new(Some((path.clone(), "one".to_owned())));
-        assert!(!watched.has_changed(false) && !watched.has_changed(true));
+        assert!(!changed(&mut watched, false) && !changed(&mut watched, true));
         fs::write(&path, "tw").unwrap();
-        assert!(!watched.has_changed(false));
+        assert!(!changed(&mut watched, false));
         fs::write(&path, "two").unwrap();
-        assert!(!watched.has_changed(false));
-        assert!(watched.has_changed(false) && !watched.has_changed(false));
+        assert!(!changed(&mut watched, false));
+        assert!(changed(&mut watched, false) && !changed(&mut watched, false));
         fs::write(&path, "three").unwrap();
-        assert!(watched.has_changed(true) && !watched.has_changed(false));
+        assert!(changed(&mut watched, true) && !changed(&mut watched, false));
         fs::remove_file(&path).unwrap();
-        assert!(!watched.has_changed(true));
-        assert!(!Watched::new(None).has_changed(true));
+        assert!(!changed(&mut watched, true));
+        assert!(!changed(&mut Watched::new(None), true));
     }
 }

@@ -69,7 +69,7 @@ impl Queue {
     pub(super) fn flush(&self, limit: Duration) {
         let end = Instant::now() + limit;
         let mut state = self.lock();
-        while state.has_thread && !(state.lines.is_empty() && !state.is_writing) {
+        while state.has_thread && (state.is_writing || !state.lines.is_empty()) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

@@ -21,6 +21,10 @@ use crate::{access::Access, hold::Hold};
 pub(super) struct Origin {
     pub(super) paired: bool,
     pub(super) access: Access,
+    /// Whether no agent may speak for it: its record says so, or cannot be read.
+    pub(super) revoked: bool,
+    /// Whether its record cannot be read.
+    pub(super) unreadable: bool,
     /// When the last tunnel in use ended.
     pub(super) left: Option<SystemTime>,
     /// Where visitors wait while it is away.
@@ -216,7 +220,9 @@ impl Origin {
             (Some(holder), _) => Route::Tunnel(Arc::clone(holder)),
             (None, _) => Route::Away(self.left),
         };
-        Way { access: self.access.clone(), route, hold: Some(Arc::clone(&self.hold)) }
+        // Nobody waits for an agent that may not come back.
+        let hold = (!self.revoked).then(|| Arc::clone(&self.hold));
+        Way { access: self.access.clone(), route, hold }
     }
 
     /// Whether a tunnel is in use.

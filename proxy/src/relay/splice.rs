@@ -25,7 +25,11 @@ use super::{
     LOSSES, Visit, head,
     wait::{self, Stopped},
 };
-use crate::{access::Access, hold::place, registry::Upstream};
+use crate::{
+    access::Access,
+    hold::place,
+    registry::{Route, Upstream},
+};
 
 /// What it takes to ask again for the rest of a response.
 #[derive(Debug)]
@@ -71,6 +75,8 @@ pub(crate) enum Broken {
     Access,
     /// No origin has the name any more.
     Unknown,
+    /// The agent of the origin was revoked.
+    Revoked,
     /// The proxy ends.
     Ending,
 }
@@ -103,6 +109,7 @@ impl fmt::Display for Broken {
             Self::Gone => "the visitor has gone",
             Self::Access => "the rule of access has changed",
             Self::Unknown => "the origin is known no more",
+            Self::Revoked => "the agent of the origin was revoked",
             Self::Ending => "the proxy ends",
         })
     }
@@ -120,6 +127,7 @@ impl From<Stopped> for Broken {
             Stopped::Gone => Self::Gone,
             Stopped::Access => Self::Access,
             Stopped::Unknown => Self::Unknown,
+            Stopped::Revoked => Self::Revoked,
             Stopped::Ending => Self::Ending,
         }
     }
@@ -186,7 +194,10 @@ async fn splice(
     let whole = Extent::of(&repeat.reply).filter(|_| strong_tag(&repeat.reply).is_some());
     let extent = whole.and_then(|whole| whole.behind(delivered)).ok_or(Broken::Unfit)?;
     repeat.left = repeat.left.checked_sub(1).ok_or(Broken::Often)?;
-    let hold = shared.registry.way(&repeat.head.host).hold.ok_or(Broken::Unknown)?;
+    let way = shared.registry.way(&repeat.head.host);
+    let is_known = !matches!(way.route, Route::Unknown);
+    let why = if is_known { Broken::Revoked } else { Broken::Unknown };
+    let hold = way.hold.ok_or(why)?;
     let _places = place(&hold.responses, &shared.held_responses).ok_or(Broken::Full)?;
     let asked = async {
         let head = repeat.request(extent);

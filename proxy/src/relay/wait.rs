@@ -25,6 +25,8 @@ pub(super) enum Stopped {
     Access,
     /// No origin has the name any more.
     Unknown,
+    /// Its agent was revoked.
+    Revoked,
     /// This proxy ends: whoever comes back goes to another.
     Ending,
 }
@@ -64,7 +66,7 @@ pub(super) async fn tunnel(
         Some(Err(Stopped::Access)) => Err(Failure::Refused),
         Some(Err(Stopped::Unknown)) => Err(Failure::Unknown),
         // If the visitor only listens, it is told.
-        Some(Err(Stopped::Gone | Stopped::Ending)) => Err(away),
+        Some(Err(Stopped::Gone | Stopped::Ending | Stopped::Revoked)) => Err(away),
         None => match shared.registry.way(host).route {
             Route::Away(since) => Err(Failure::Away(since)),
             _ => Err(away),
@@ -93,6 +95,7 @@ pub(super) async fn arrival(
         match way.route {
             Route::Tunnel(upstream) if upstream.tunnel.is_open() => return Ok(upstream),
             Route::Unknown => return Err(Stopped::Unknown),
+            _ if way.hold.is_none() => return Err(Stopped::Revoked),
             _ => {}
         }
         if shared.stop.phase() > Phase::Running {

@@ -4,7 +4,10 @@
 //! a rotation until the new one was used once; what was revoked stays so. Only hashes are kept.
 //! Beside them stands which visitors may come in ([`crate::access`]). It does not touch files.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use data_encoding::HEXLOWER;
 
@@ -37,7 +40,24 @@ pub(crate) struct Record {
     void: Vec<Hash>,
     /// Which visitors may come in.
     access: Access,
+    /// Lines of a newer version's, or of somebody else's: they are kept as they are.
+    foreign: Vec<String>,
 }
+
+/// A line of a record that cannot be what it says: who may come in is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    line: usize,
+    key: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: invalid {}", self.line, self.key)
+    }
+}
+
+impl std::error::Error for Damaged {}
 
 /// A join secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,30 +80,46 @@ pub(crate) enum Verdict {
 }
 
 impl Record {
-    /// Reads a record; lines that it does not know are dropped, an odd value refuses nobody but
-    /// those whom it would have let in.
-    pub(crate) fn parse(text: &str) -> Self {
+    /// Reads a record. Lines that it does not know are kept for [`Record::format`].
+    ///
+    /// # Errors
+    /// A value that its key cannot have. It might have been what locks somebody out.
+    pub(crate) fn parse(text: &str) -> Result<Self, Damaged> {
         let mut record = Self::default();
         let (mut join, mut rotates) = ((None, None), false);
-        for entry in config::parse(text) {
-            match entry.key.as_str() {
-                "token" => record.token = parse_hash(&entry.value),
-                "next" => record.next = parse_hash(&entry.value),
-                "join" => join.0 = parse_hash(&entry.value),
-                "join-expires" => join.1 = parse_time(&entry.value),
-                "join-rotates" => rotates = entry.value == "yes",
-                "revoked" => record.revoked = parse_time(&entry.value),
-                "generation" => record.generation = entry.value.parse().unwrap_or(0),
-                "certificate" => record.certificates.extend(parse_hash(&entry.value)),
-                "void" => record.void.extend(parse_hash(&entry.value)),
-                "joined" => record.joined = parse_time(&entry.value),
-                "access" => record.access = Access::parse(&entry.value),
-                _ => {}
-            }
+        for config::Entry { line, key, value } in config::parse(text) {
+            let hash = || parse_hash(&value);
+            let known = match key.as_str() {
+                "token" => hash().map(|hash| record.token = Some(hash)),
+                "next" => hash().map(|hash| record.next = Some(hash)),
+                "join" => hash().map(|hash| join.0 = Some(hash)),
+                "join-expires" => parse_time(&value).map(|time| join.1 = Some(time)),
+                "join-rotates" => {
+                    rotates = value == "yes";
+                    Some(())
+                }
+                "revoked" => parse_time(&value).map(|time| record.revoked = Some(time)),
+                "generation" => value.parse().ok().map(|number| record.generation = number),
+                "certificate" => hash().map(|hash| record.certificates.push(hash)),
+                "void" => hash().map(|hash| record.void.push(hash)),
+                "joined" => parse_time(&value).map(|time| record.joined = Some(time)),
+                "access" => {
+                    record.access = Access::parse(&value);
+                    if record.access == Access::Locked {
+                        record.foreign.push(format!("access {value}"));
+                    }
+                    Some(())
+                }
+                _ => {
+                    record.foreign.push(format!("{key} {value}").trim_end().to_owned());
+                    Some(())
+                }
+            };
+            known.ok_or(Damaged { line, key })?;
         }
         let made = join.0.zip(join.1);
         record.join = made.map(|(secret, expires)| Join { secret, expires, rotates });
-        record
+        Ok(record)
     }
 
     /// The text that [`Record::parse`] reads.
@@ -127,6 +163,10 @@ impl Record {
         }
         if let Some(access) = self.access.text() {
             line("access", access);
+        }
+        for foreign in &self.foreign {
+            text.push_str(foreign);
+            text.push('\n');
         }
         text
     }
@@ -203,6 +243,7 @@ impl Record {
 
     /// Changes which visitors may come in.
     pub(crate) fn set_access(&mut self, access: Access) {
+        self.foreign.retain(|line| !line.starts_with("access "));
         self.access = access;
     }
 
@@ -307,7 +348,7 @@ mod tests {
         let mut record = joined();
         let generation = record.generation();
         record.expect(SECRET, at(300), true);
-        assert_eq!(Record::parse(&record.format()), record);
+        assert_eq!(Record::parse(&record.format()), Ok(record.clone()));
         assert!(record.join(&SECRET, NEXT, at(150)));
         assert_eq!(record.verify(&TOKEN), Verdict::Valid);
         assert_eq!(record.verify(&NEXT), Verdict::Fresh);
@@ -329,7 +370,7 @@ mod tests {
         assert_eq!(record.admit([7; 32]), Some(false));
         let generation = record.generation();
         record.revoke(at(150));
-        assert_eq!(Record::parse(&record.format()), record);
+        assert_eq!(Record::parse(&record.format()), Ok(record.clone()));
         for token in [TOKEN, NEXT] {
             assert_eq!(record.verify(&token), Verdict::Refused);
         }
@@ -364,7 +405,7 @@ mod tests {
     #[test]
     fn access_outlives_a_join_and_its_absence_lets_nobody_in() {
         let mut record = joined();
-        assert_eq!(Record::parse(&record.format()).access(), &Access::Locked);
+        assert_eq!(Record::parse(&record.format()).unwrap().access(), &Access::Locked);
         record.set_access(Access::Open);
         record.expect(SECRET, at(200), false);
         assert!(record.join(&SECRET, NEXT, at(150)));
@@ -377,7 +418,36 @@ mod tests {
         record.rotate(NEXT);
         record.expect(SECRET, at(1_000), false);
         record.set_access(Access::Open);
-        assert_eq!(Record::parse(&record.format()), record);
-        assert_eq!(Record::parse("token xyz\nfuture thing\n"), Record::default());
+        assert_eq!(Record::parse(&record.format()), Ok(record.clone()));
+    }
+
+    #[test]
+    fn unknown_lines_survive_a_change_and_damaged_ones_are_no_record() {
+        let future = "access group family\nfuture  a  thing\nflag\n";
+        let mut record = Record::parse(future).unwrap();
+        assert_eq!(record.access(), &Access::Locked);
+        record.expect(SECRET, at(100), false);
+        assert!(record.join(&SECRET, TOKEN, at(99)));
+        let text = record.format();
+        for line in ["access group family", "future a  thing", "flag"] {
+            assert!(text.lines().any(|held| held == line), "{line} in {text}");
+        }
+        assert_eq!(Record::parse(&text), Ok(record.clone()));
+        record.set_access(Access::Open);
+        assert!(record.format().contains("access open\n"));
+        assert!(!record.format().contains("family") && record.format().contains("\nflag\n"));
+        for damaged in [
+            "token xyz",
+            "next",
+            "join 12",
+            "join-expires soon",
+            "revoked yes",
+            "generation -1",
+            "certificate 00",
+            "void x",
+            "joined now",
+        ] {
+            assert!(Record::parse(damaged).is_err(), "{damaged}");
+        }
     }
 }

@@ -152,5 +152,5 @@ fn agents_that_say_goodbye_displace_nobody() {
         pair.agent = Agent::joined(&Builds::beside(), root.path(), &pair.config(), &[]);
         wait_until("it is back", || who(&pair.proxy) == "one");
     }
-    assert!(!pair.proxy.program().text().contains("409"));
+    assert!(!pair.proxy.program().text().contains("status=409"));
 }
