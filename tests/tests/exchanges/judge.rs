@@ -9,6 +9,8 @@ use crate::plan::{Disturbance, Ending, Exchange, Timing};
 #[derive(Clone, Debug)]
 pub struct Arrival {
     pub began: u64,
+    /// `X-Request-Id`, which both programs have in their logs.
+    pub request: String,
     pub body: Received,
     /// When the last byte of the answer's head was with the kernel.
     pub status_sent: Option<u64>,
@@ -252,7 +254,8 @@ mod tests {
     }
 
     fn arrival(began: u64) -> Arrival {
-        Arrival { began, body: Received::Whole(10, digest()), status_sent: Some(began + 1) }
+        let body = Received::Whole(10, digest());
+        Arrival { began, request: String::new(), body, status_sent: Some(began + 1) }
     }
 
     fn attempt(status: u16) -> Attempt {
@@ -288,9 +291,9 @@ mod tests {
             let wrong = Arrival { body: Received::Whole(len, sha256), ..arrival(10_010) };
             assert_eq!(found(&[wrong], &seen, &[]), [Violation::WrongRequest]);
         }
-        let broken = Arrival { body: Received::Broken, status_sent: None, began: 10_010 };
+        let broken = Arrival { body: Received::Broken, status_sent: None, ..arrival(10_010) };
         let ours = Attempt { status: Some(502), ..LOST };
-        assert_eq!(found(&[broken.clone()], &outcome(&[ours]), &[]), []);
+        assert_eq!(found(std::slice::from_ref(&broken), &outcome(&[ours]), &[]), []);
         // What was not whole was not carried out, and may come again.
         assert_eq!(found(&[broken, arrival(10_020)], &seen, &[]), []);
     }
@@ -319,12 +322,15 @@ mod tests {
     fn a_status_that_arrived_is_seen() {
         let ours = Attempt { status: Some(502), ..LOST };
         let arrivals = [arrival(10_010)];
-        assert_eq!(found(&arrivals, &outcome(&[ours.clone()]), &[]), [Violation::Swallowed]);
+        assert_eq!(
+            found(&arrivals, &outcome(std::slice::from_ref(&ours)), &[]),
+            [Violation::Swallowed]
+        );
         for what in [Disturbance::AgentKilled, Disturbance::LinkCut] {
-            assert_eq!(found(&arrivals, &outcome(&[ours.clone()]), &during(what)), []);
+            assert_eq!(found(&arrivals, &outcome(std::slice::from_ref(&ours)), &during(what)), []);
         }
         for what in [Disturbance::AgentTerminated, Disturbance::ProxyHandedOver] {
-            let found = found(&arrivals, &outcome(&[ours.clone()]), &during(what));
+            let found = found(&arrivals, &outcome(std::slice::from_ref(&ours)), &during(what));
             assert_eq!(found, [Violation::Swallowed], "{what:?}");
         }
         let nothing = found(&arrivals, &outcome(&[LOST]), &during(Disturbance::LinkCut));

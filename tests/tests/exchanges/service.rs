@@ -67,7 +67,7 @@ impl Shared {
 
     fn exchange(self: &Arc<Self>, call: &mut Call) {
         let id = call.asked.all("x-exchange").join(",");
-        let Some((exchange, number)) = self.begin(&id, &call.asked.method) else {
+        let Some((exchange, number)) = self.begin(&id, call) else {
             lock(&self.unknown).push(format!("{:?}", call.asked));
             return;
         };
@@ -94,10 +94,13 @@ impl Shared {
         }
     }
 
-    fn begin(&self, id: &str, method: &str) -> Option<(Exchange, usize)> {
+    fn begin(&self, id: &str, call: &Call) -> Option<(Exchange, usize)> {
         let mut held = lock(&self.exchanges);
-        let (exchange, arrivals) = held.get_mut(id).filter(|held| held.0.method == method)?;
-        arrivals.push(Arrival { began: now(), body: Received::Unread, status_sent: None });
+        let is_asked = |held: &&mut (Exchange, _)| held.0.method == call.asked.method;
+        let (exchange, arrivals) = held.get_mut(id).filter(is_asked)?;
+        let request = call.asked.all("x-request-id").join(",");
+        let body = Received::Unread;
+        arrivals.push(Arrival { began: now(), request, body, status_sent: None });
         Some((exchange.clone(), arrivals.len() - 1))
     }
 
