@@ -153,18 +153,19 @@ pub fn judge(
         })
         .filter_map(|attempt| attempt.status)
         .collect();
-    for arrival in arrivals {
-        let Some(sent) = arrival.status_sent else { continue };
+    let answered = arrivals.iter().filter_map(|a| a.status_sent.map(|sent| (a.began, sent)));
+    let is_lost = |(began, sent): &(u64, u64)| disturbed(*began, *sent, LOSES_ANSWERS);
+    // One whose answer may be lost must not count as seen by the status of another.
+    for _ in answered.filter(|times| !is_lost(times)) {
         if let Some(at) = told.iter().position(|status| *status == exchange.answer.status) {
             told.swap_remove(at);
             continue;
         }
-        let lost = disturbed(arrival.began, sent, LOSES_ANSWERS)
-            || outcome.gave_up
+        let excused = outcome.gave_up
             || outcome.untold > 0
             // A reset may reach the agent before it has read what came ahead of it; it must be 502 then.
             || !arrives(exchange) && outcome.attempts.iter().any(|a| a.status == Some(502));
-        fault(!lost, Violation::Swallowed);
+        fault(!excused, Violation::Swallowed);
     }
 
     let is_told = outcome.attempts.iter().any(|attempt| attempt.status.is_some());
@@ -316,6 +317,15 @@ mod tests {
         let seen = outcome(&[attempt(201)]);
         assert_eq!(judge(&put, &digest(), &both, &seen, &lost), []);
         assert_eq!(judge(&put, &digest(), &both, &seen, &[]), wanted);
+    }
+
+    #[test]
+    fn a_lost_answer_does_not_take_the_place_of_one_that_was_seen() {
+        let arrivals = [arrival(10_010), arrival(12_000)];
+        let ours = Attempt { status: Some(502), ..LOST };
+        let seen = outcome(&[ours, attempt(201)]);
+        assert_eq!(found(&arrivals, &seen, &during(Disturbance::AgentKilled)), []);
+        assert_eq!(found(&arrivals, &seen, &[]), [Violation::Swallowed]);
     }
 
     #[test]
