@@ -40,3 +40,5 @@ pub mod fixture;
 pub mod link;
 
 pub mod source;
+
+pub mod skip;

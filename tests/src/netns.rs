@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_is_started_in_a_space_stays_there() {
-        let Ok(space) = Space::new() else { return println!("not tested: no namespaces") };
+        let Ok(space) = Space::new() else { return crate::skip::skipped("no network namespaces") };
         let listener = space.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
         assert!(std::net::TcpStream::connect(address).is_err());
@@ -257,7 +257,9 @@ mod tests {
 
     #[test]
     fn the_machines_reach_each_other_until_they_do_not() {
-        let Ok(network) = Network::new() else { return println!("not tested: no namespaces") };
+        let Ok(network) = Network::new() else {
+            return crate::skip::skipped("no network namespaces");
+        };
         let listener = network.proxy.run(|| TcpListener::bind((PROXY, 0)).unwrap());
         let address = listener.local_addr().unwrap();
         let patience = std::time::Duration::from_millis(300);

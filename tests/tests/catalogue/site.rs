@@ -155,6 +155,10 @@ pub(crate) fn without_openat2() -> Option<(&'static Site, &'static Path)> {
         before.extend(unprivileged());
         Some((Site::new(Pair::under(&before, &root, &[]), root), trace))
     });
+    if SITE.is_none() {
+        // Each test that wanted it, not only the one that tried first.
+        spdy_tests::skip::skipped("openat2 cannot be refused here");
+    }
     SITE.as_ref().map(|(site, trace)| (site, trace.as_path()))
 }
 
@@ -189,7 +193,7 @@ pub(crate) fn traced(trace: &Path, calls: &[&str], injected: &[&str]) -> Option<
 pub(crate) fn is_emulated(unseen: &str) -> bool {
     let is_emulated = Builds::beside().is_emulated();
     if is_emulated {
-        println!("not tested on this machine: the emulator's own {unseen} would be seen");
+        spdy_tests::skip::skipped(format_args!("the emulator's own {unseen} would be seen"));
     }
     is_emulated
 }
@@ -200,7 +204,7 @@ pub(crate) fn works<S: AsRef<OsStr>>(words: &[S]) -> bool {
     let output = output.unwrap_or_else(|error| panic!("run scripts/setup.sh test: {error}"));
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        println!("not tested on this machine: {}", said.trim_end());
+        spdy_tests::skip::skipped(said);
     }
     output.status.success()
 }
@@ -313,7 +317,9 @@ fn links(root: &Path) {
         drop(UnixListener::bind(folder.join("socket")).unwrap());
         let made = |kind, name, device| {
             let made = mknodat(CWD, folder.join(name), kind, Mode::RUSR | Mode::WUSR, device);
-            made.unwrap_or_else(|error| println!("not tested on this machine: {name}: {error}"));
+            made.unwrap_or_else(|error| {
+                spdy_tests::skip::skipped_part(format_args!("{name}: {error}"))
+            });
         };
         made(FileType::Fifo, "fifo", 0);
         // /dev/zero and the first loop device.

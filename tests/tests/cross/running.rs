@@ -29,7 +29,7 @@ fn builds(target: &str) -> Option<Builds> {
     // On the machines that the programs are for, they must.
     assert!(ran || !cfg!(target_arch = "x86_64") || target != X86_64);
     if !ran {
-        println!("not tested on this machine: the programs for {target} do not run here");
+        spdy_tests::skip::skipped(format_args!("the programs for {target} do not run here"));
     }
     ran.then_some(builds)
 }
@@ -96,10 +96,7 @@ fn works_without(later: impl Iterator<Item = String>, target: &str, asked: &[&st
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let probe = Command::new(words[0]).args(&words[1..]).arg("true").output().unwrap();
     if !probe.status.success() {
-        println!(
-            "not tested on this machine: {}",
-            String::from_utf8_lossy(&probe.stderr).trim_end()
-        );
+        spdy_tests::skip::skipped(String::from_utf8_lossy(&probe.stderr));
         return;
     }
     let root = TempRoot::new();

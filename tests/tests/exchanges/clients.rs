@@ -188,8 +188,8 @@ fn curl(exchanges: &[Exchange], retries: bool, proxy: SocketAddr) -> Vec<Outcome
         if attempts.is_empty() {
             attempts.push(Attempt::default());
         }
-        let code = codes.lines().filter_map(|line| line.split_once(' '));
-        let code = code.filter(|line| line.0 == exchange.id).last().map_or("none", |line| line.1);
+        let mut codes = codes.lines().filter_map(|line| line.split_once(' '));
+        let code = codes.rfind(|line| line.0 == exchange.id).map_or("none", |line| line.1);
         if let Some(last) = attempts.last_mut().filter(|last| last.status.is_some()) {
             let body = fs::read(root.join(&exchange.id)).unwrap_or_default();
             last.body = match code {

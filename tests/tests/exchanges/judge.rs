@@ -9,6 +9,8 @@ use crate::plan::{Disturbance, Ending, Exchange, Timing};
 #[derive(Clone, Debug)]
 pub struct Arrival {
     pub began: u64,
+    /// `X-Request-Id`, which both programs have in their logs.
+    pub request: String,
     pub body: Received,
     /// When the last byte of the answer's head was with the kernel.
     pub status_sent: Option<u64>,
@@ -151,18 +153,19 @@ pub fn judge(
         })
         .filter_map(|attempt| attempt.status)
         .collect();
-    for arrival in arrivals {
-        let Some(sent) = arrival.status_sent else { continue };
+    let answered = arrivals.iter().filter_map(|a| a.status_sent.map(|sent| (a.began, sent)));
+    let is_lost = |(began, sent): &(u64, u64)| disturbed(*began, *sent, LOSES_ANSWERS);
+    // One whose answer may be lost must not count as seen by the status of another.
+    for _ in answered.filter(|times| !is_lost(times)) {
         if let Some(at) = told.iter().position(|status| *status == exchange.answer.status) {
             told.swap_remove(at);
             continue;
         }
-        let lost = disturbed(arrival.began, sent, LOSES_ANSWERS)
-            || outcome.gave_up
+        let excused = outcome.gave_up
             || outcome.untold > 0
             // A reset may reach the agent before it has read what came ahead of it; it must be 502 then.
             || !arrives(exchange) && outcome.attempts.iter().any(|a| a.status == Some(502));
-        fault(!lost, Violation::Swallowed);
+        fault(!excused, Violation::Swallowed);
     }
 
     let is_told = outcome.attempts.iter().any(|attempt| attempt.status.is_some());
@@ -252,7 +255,8 @@ mod tests {
     }
 
     fn arrival(began: u64) -> Arrival {
-        Arrival { began, body: Received::Whole(10, digest()), status_sent: Some(began + 1) }
+        let body = Received::Whole(10, digest());
+        Arrival { began, request: String::new(), body, status_sent: Some(began + 1) }
     }
 
     fn attempt(status: u16) -> Attempt {
@@ -288,9 +292,9 @@ mod tests {
             let wrong = Arrival { body: Received::Whole(len, sha256), ..arrival(10_010) };
             assert_eq!(found(&[wrong], &seen, &[]), [Violation::WrongRequest]);
         }
-        let broken = Arrival { body: Received::Broken, status_sent: None, began: 10_010 };
+        let broken = Arrival { body: Received::Broken, status_sent: None, ..arrival(10_010) };
         let ours = Attempt { status: Some(502), ..LOST };
-        assert_eq!(found(&[broken.clone()], &outcome(&[ours]), &[]), []);
+        assert_eq!(found(std::slice::from_ref(&broken), &outcome(&[ours]), &[]), []);
         // What was not whole was not carried out, and may come again.
         assert_eq!(found(&[broken, arrival(10_020)], &seen, &[]), []);
     }
@@ -316,15 +320,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_answer_does_not_take_the_place_of_one_that_was_seen() {
+        let arrivals = [arrival(10_010), arrival(12_000)];
+        let ours = Attempt { status: Some(502), ..LOST };
+        let seen = outcome(&[ours, attempt(201)]);
+        assert_eq!(found(&arrivals, &seen, &during(Disturbance::AgentKilled)), []);
+        assert_eq!(found(&arrivals, &seen, &[]), [Violation::Swallowed]);
+    }
+
+    #[test]
     fn a_status_that_arrived_is_seen() {
         let ours = Attempt { status: Some(502), ..LOST };
         let arrivals = [arrival(10_010)];
-        assert_eq!(found(&arrivals, &outcome(&[ours.clone()]), &[]), [Violation::Swallowed]);
+        assert_eq!(
+            found(&arrivals, &outcome(std::slice::from_ref(&ours)), &[]),
+            [Violation::Swallowed]
+        );
         for what in [Disturbance::AgentKilled, Disturbance::LinkCut] {
-            assert_eq!(found(&arrivals, &outcome(&[ours.clone()]), &during(what)), []);
+            assert_eq!(found(&arrivals, &outcome(std::slice::from_ref(&ours)), &during(what)), []);
         }
         for what in [Disturbance::AgentTerminated, Disturbance::ProxyHandedOver] {
-            let found = found(&arrivals, &outcome(&[ours.clone()]), &during(what));
+            let found = found(&arrivals, &outcome(std::slice::from_ref(&ours)), &during(what));
             assert_eq!(found, [Violation::Swallowed], "{what:?}");
         }
         let nothing = found(&arrivals, &outcome(&[LOST]), &during(Disturbance::LinkCut));

@@ -62,6 +62,9 @@ fn run(seed: u64, duration: Duration) {
         round += 1;
     }
     println!("{}", world.summary());
+    if !wrong.is_empty() {
+        println!("the programs' logs: {}", world.save_log().display());
+    }
     let unknown = world.unknown();
     assert!(unknown.is_empty(), "seed {seed}: requests that nobody sent: {unknown:?}");
     let counts: Vec<_> = wrong.iter().map(|(what, stories)| (what, stories.len())).collect();

@@ -67,7 +67,7 @@ impl Shared {
 
     fn exchange(self: &Arc<Self>, call: &mut Call) {
         let id = call.asked.all("x-exchange").join(",");
-        let Some((exchange, number)) = self.begin(&id, &call.asked.method) else {
+        let Some((exchange, number)) = self.begin(&id, call) else {
             lock(&self.unknown).push(format!("{:?}", call.asked));
             return;
         };
@@ -76,13 +76,11 @@ impl Shared {
             return;
         }
         thread::sleep(Duration::from_millis(exchange.answer.pause_ms));
-        let stopped = exchange.answer.stops_proxy.then(|| Stopped::stop(self.proxy.load(SeqCst)));
+        if exchange.answer.stops_proxy {
+            stop_for_a_moment(self.proxy.load(SeqCst));
+        }
         // The agent may have gone, with or without its client.
         let answered = self.answer(call, &exchange, number);
-        if let Some(stopped) = stopped {
-            thread::sleep(STOP);
-            drop(stopped);
-        }
         match timing {
             Timing::AtTheEnd => {}
             Timing::EarlyThenReads
@@ -94,10 +92,13 @@ impl Shared {
         }
     }
 
-    fn begin(&self, id: &str, method: &str) -> Option<(Exchange, usize)> {
+    fn begin(&self, id: &str, call: &Call) -> Option<(Exchange, usize)> {
         let mut held = lock(&self.exchanges);
-        let (exchange, arrivals) = held.get_mut(id).filter(|held| held.0.method == method)?;
-        arrivals.push(Arrival { began: now(), body: Received::Unread, status_sent: None });
+        let is_asked = |held: &&mut (Exchange, _)| held.0.method == call.asked.method;
+        let (exchange, arrivals) = held.get_mut(id).filter(is_asked)?;
+        let request = call.asked.all("x-request-id").join(",");
+        let body = Received::Unread;
+        arrivals.push(Arrival { began: now(), request, body, status_sent: None });
         Some((exchange.clone(), arrivals.len() - 1))
     }
 
@@ -204,20 +205,13 @@ fn broken(call: &Call, how: Break) -> io::Result<()> {
     Err(io::ErrorKind::ConnectionAborted.into())
 }
 
-/// A process that stands still; goes on when dropped.
-struct Stopped(u32);
-
-impl Stopped {
-    fn stop(process: u32) -> Self {
-        signal(process, Signal::STOP);
-        Self(process)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        signal(self.0, Signal::CONT);
-    }
+/// Has a process stand still for [`STOP`], beside whatever is done meanwhile: a long answer waits for it.
+fn stop_for_a_moment(process: u32) {
+    signal(process, Signal::STOP);
+    thread::spawn(move || {
+        thread::sleep(STOP);
+        signal(process, Signal::CONT);
+    });
 }
 
 /// Signals a process that may have ended.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use spdy_tests::{
-    fixture::{Agent, Builds, Pair, Proxy, Sha256, TempRoot, wait_until},
+    fixture::{Agent, Builds, Pair, Proxy, Sha256, TempRoot, target_dir, wait_until},
     link::{Link, Settings},
     local::Local,
     observe::Signal,
@@ -40,6 +40,8 @@ pub struct World {
     root: TempRoot,
     flag: String,
     counts: HashMap<String, usize>,
+    /// What processes printed that have been replaced, and what was done to them.
+    log: String,
 }
 
 impl World {
@@ -55,14 +57,14 @@ impl World {
         shared.proxy.store(pair.proxy.program().id(), SeqCst);
         let clients =
             CLIENTS.iter().map(|name| (Client::start(name, pair.proxy.http), 0)).collect();
-        let counts = HashMap::new();
-        Self { seed, clients, pair, link, shared, service, root, flag, counts }
+        let (counts, log) = (HashMap::new(), String::new());
+        Self { seed, clients, pair, link, shared, service, root, flag, counts, log }
     }
 
     /// Clients ask and the programs are disturbed for `duration`. What was wrong, with its story.
     pub fn round(&mut self, number: u64, duration: Duration) -> Vec<(Violation, String)> {
         let mut choices = Choices::new(self.seed, &[u64::MAX, number]);
-        let delay = Duration::from_millis(if number % 2 == 0 { 0 } else { 40 });
+        let delay = Duration::from_millis(if number.is_multiple_of(2) { 0 } else { 40 });
         self.link.set(Settings::round_trip(delay));
         self.link.cut();
         let is_over = AtomicBool::new(false);
@@ -126,6 +128,19 @@ impl World {
         counts.iter().map(|(what, count)| format!("{what} {count}, ")).collect()
     }
 
+    /// Writes down what the programs printed; the file.
+    pub fn save_log(&mut self) -> PathBuf {
+        self.keep_log();
+        let path = target_dir().join(format!("exchanges-{}.log", self.seed));
+        fs::write(&path, &self.log).unwrap();
+        path
+    }
+
+    fn keep_log(&mut self) {
+        let (agent, proxy) = (self.pair.agent.program(), self.pair.proxy.program());
+        write!(self.log, "== agent\n{}== proxy\n{}", agent.text(), proxy.text()).unwrap();
+    }
+
     fn count(&mut self, what: &str, more: usize) {
         *self.counts.entry(what.to_owned()).or_default() += more;
     }
@@ -139,6 +154,7 @@ impl World {
                 return periods;
             }
             let (what, from) = (Disturbance::draw(choices), now());
+            writeln!(self.log, "== {from} {what:?}").unwrap();
             self.apply(what);
             periods.push(Period { what, from, to: now() });
         }
@@ -166,6 +182,7 @@ impl World {
                 self.signal_proxy(Signal::KILL);
                 self.pair.proxy.program_mut().kill();
                 wait_until("the proxy has ended", || !is_alive(process));
+                self.keep_log();
                 self.pair.proxy.restart(PROXY);
                 self.shared.proxy.store(self.pair.proxy.program().id(), SeqCst);
             }
@@ -184,6 +201,7 @@ impl World {
     }
 
     fn start_agent(&mut self) {
+        self.keep_log();
         let config = self.pair.config();
         self.pair.agent =
             Agent::joined(&Builds::beside(), self.root.path(), &config, &[&self.flag]);
@@ -238,11 +256,13 @@ fn story(
     let near =
         |period: &&Period| period.from < outcome.ended + 2_000 && outcome.began < period.to + 2_000;
     let since = |time: u64| time.saturating_sub(outcome.began);
-    let mut text = format!("{client}\n  plan {exchange:?}\n");
+    let mut text = format!("{client}, began {}\n  plan {exchange:?}\n", outcome.began);
     for arrival in arrivals {
         let sent = arrival.status_sent.map(since);
         let at = since(arrival.began);
-        writeln!(text, "  service +{at} ms {:?}, status sent {sent:?}", arrival.body).unwrap();
+        let request = &arrival.request;
+        let body = &arrival.body;
+        writeln!(text, "  service +{at} ms {request} {body:?}, status sent {sent:?}").unwrap();
     }
     let (took, error) = (since(outcome.ended), &outcome.error);
     writeln!(text, "  client +{took} ms {:?} {error}", outcome.attempts).unwrap();

@@ -331,3 +331,56 @@ fn many_slow_visitors_fit_the_agents_memory() {
     println!("64 services that wait for their visitors: agent {} KiB", grown >> 10);
     assert!(grown < 2 << 20, "{grown}");
 }
+
+/// The service answers first, without a length, and reads the body then; the answer ends with it.
+#[test]
+fn an_early_answer_does_not_stop_the_upload() {
+    for is_chunked in [false, true] {
+        let (done, is_done) = mpsc::channel();
+        let forwarded = Forwarded::start("", move |call| {
+            call.send("HTTP/1.1 200 OK\r\n\r\nearly");
+            done.send(call.body().map(|(len, _)| len)).unwrap();
+        });
+        let body = vec![7; 300_000];
+        let (framing, body) = if is_chunked {
+            let chunks = [b"493e0\r\n", &body[..], b"\r\n0\r\n\r\n"].concat();
+            ("Transfer-Encoding: chunked", chunks)
+        } else {
+            ("Content-Length: 300000", body)
+        };
+        let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+        visitor.send(format!("PUT /x/ HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n"));
+        visitor.send(body);
+        let len = is_done.recv_timeout(PATIENCE);
+        assert!(matches!(len, Ok(Ok(300_000))), "{framing:?}: {len:?}");
+        assert_eq!(visitor.head().status, 200, "{framing}");
+        assert_eq!(visitor.finish().end, End::Whole, "{framing}");
+    }
+}
+
+/// The rest of the request comes behind the answer's head, in pieces.
+#[test]
+fn an_upload_goes_on_behind_an_early_answer() {
+    for connection in ["keep-alive", "close"] {
+        let (done, is_done) = mpsc::channel();
+        let forwarded = Forwarded::start("", move |call| {
+            call.send("HTTP/1.1 200 OK\r\n\r\nearly");
+            done.send(call.body().map(|(len, _)| len)).unwrap();
+        });
+        let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+        visitor.send(format!(
+            "PUT /x/ HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        ));
+        assert_eq!(visitor.head().status, 200, "{connection}");
+        visitor.read(5);
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(10));
+            visitor.send("1\r\na\r\n");
+        }
+        visitor.send("0\r\n\r\n");
+        let len = is_done.recv_timeout(Duration::from_secs(5));
+        assert!(matches!(len, Ok(Ok(4))), "{connection}: {len:?}");
+        assert_eq!(visitor.finish().end, End::Whole, "{connection}");
+    }
+}

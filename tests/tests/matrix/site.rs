@@ -18,6 +18,7 @@ use spdy_tests::{
     link::{Link, Settings, Way},
     netns::{Network, PROXY},
     observe::{Debug, Signal},
+    skip::{skipped, skipped_part},
 };
 
 use crate::names::Names;
@@ -69,7 +70,13 @@ enum Line {
 
 impl Line {
     fn any() -> Self {
-        network().map_or(Self::Link(None), Self::Network)
+        network().map_or_else(
+            |reason| {
+                skipped_part(format_args!("{reason}: an emulated link instead"));
+                Self::Link(None)
+            },
+            Self::Network,
+        )
     }
 }
 
@@ -117,12 +124,18 @@ impl Site {
     /// The same on a network of machines; `None`, with a line that says why, where there can be
     /// none.
     pub fn on_network(pace: Pace) -> Option<Self> {
-        network().map(|network| Self::served(pace, Line::Network(network)))
+        network()
+            .inspect_err(|reason| skipped(reason))
+            .ok()
+            .map(|network| Self::served(pace, Line::Network(network)))
     }
 
     /// Starts the proxy and joins the agent, which knows the proxy by its name only.
     pub fn named(pace: Pace, names: &Names) -> Option<Self> {
-        network().map(|network| Self::on(pace, Line::Network(network), Some(names)))
+        network()
+            .inspect_err(|reason| skipped(reason))
+            .ok()
+            .map(|network| Self::on(pace, Line::Network(network), Some(names)))
     }
 
     /// Starts the proxy and joins the agent, which does not run yet.
@@ -396,13 +409,12 @@ impl Site {
     }
 }
 
-/// A network, or a line that says why there is none.
-fn network() -> Option<Network> {
+/// A network, or why there is none.
+fn network() -> Result<Network, String> {
     if std::env::var_os("MATRIX_LINK").is_some() {
-        println!("no network namespaces: not wanted (MATRIX_LINK)");
-        return None;
+        return Err("no network namespaces: not wanted (MATRIX_LINK)".to_owned());
     }
-    Network::new().inspect_err(|error| println!("no network namespaces: {error}")).ok()
+    Network::new().map_err(|error| format!("no network namespaces: {error}"))
 }
 
 fn count(program: &RefCell<Option<Program>>, part: &str) -> usize {

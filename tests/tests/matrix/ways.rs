@@ -212,7 +212,7 @@ fn translated(pace: Pace) -> Option<Site> {
     // Whole seconds: 4 s instead of 3.75 s when scaled, where a PING is due after 3.1 s.
     let after = Duration::from_secs_f64(pace.time(30.0).as_secs_f64().ceil());
     if let Err(error) = site.network().translate(after) {
-        println!("no translation of addresses: {error}");
+        spdy_tests::skip::skipped(format_args!("no translation of addresses: {error}"));
         return None;
     }
     // The first tunnel is older than the rules.

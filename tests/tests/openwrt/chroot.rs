@@ -37,7 +37,7 @@ impl Chroot {
         let tried = command.args(["--mount", "--propagation", "private"]).args(MOUNT_AND_NOTHING);
         let tried = tried.output().unwrap();
         if !tried.status.success() {
-            println!("not tested on this machine: {}", String::from_utf8_lossy(&tried.stderr));
+            spdy_tests::skip::skipped(String::from_utf8_lossy(&tried.stderr));
             return None;
         }
         let own = Self(TempRoot::new());

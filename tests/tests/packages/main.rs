@@ -94,7 +94,7 @@ fn package(folder: &TempRoot, version: &str, target: &str) {
 
 /// Where a machine can be made, it; else the reason is printed.
 fn machine(init: Init) -> Option<Machine> {
-    Machine::start(init).inspect_err(|reason| eprintln!("not tested: {reason}")).ok()
+    Machine::start(init).inspect_err(|reason| spdy_tests::skip::skipped(reason)).ok()
 }
 
 fn built(target: &str, name: &str) -> Option<PathBuf> {

@@ -48,7 +48,9 @@ pub fn can_play(browser: &mut Browser, name: &str, kind: &str) -> bool {
     let asked = format!("document.createElement('video').canPlayType('{kind}')");
     let can = browser.run(&asked) != "";
     if !can {
-        eprintln!("{name} is left out: this Chromium was built without {kind}");
+        spdy_tests::skip::skipped_part(format_args!(
+            "{name}: this Chromium was built without {kind}"
+        ));
     }
     can
 }

@@ -23,7 +23,7 @@ const SERVICE: (u32, u32) = (4_242, 4_343);
 /// printed, where files cannot be given to others.
 fn files(version: u32) -> Option<TempRoot> {
     if !geteuid().is_root() {
-        println!("not tested: only root can give files to others");
+        spdy_tests::skip::skipped("only root can give files to others");
         return None;
     }
     let root = TempRoot::new();
@@ -335,7 +335,7 @@ impl Machine {
         let probe = Command::new("unshare").args(enter).args(mount).output().unwrap();
         if !probe.status.success() {
             let said = String::from_utf8_lossy(&probe.stderr);
-            println!("not tested on this machine, which allows no namespace: {}", said.trim_end());
+            spdy_tests::skip::skipped(format_args!("no namespace: {said}"));
             return None;
         }
         let folder = TempRoot::new();

@@ -20,7 +20,7 @@ fn status(pair: &Pair, method: &str, target: &str) -> u16 {
 #[test]
 fn root_gives_uploads_to_whom_the_settings_name() {
     if !geteuid().is_root() {
-        println!("not tested: only root can give files away");
+        spdy_tests::skip::skipped("only root can give files away");
         return;
     }
     let root = TempRoot::new();
@@ -37,7 +37,7 @@ fn root_gives_uploads_to_whom_the_settings_name() {
 #[test]
 fn group_of_a_setgid_folder_needs_no_powers() {
     if !geteuid().is_root() {
-        println!("not tested: only root can make a folder of another group");
+        spdy_tests::skip::skipped("only root can make a folder of another group");
         return;
     }
     let root = TempRoot::new();
@@ -72,7 +72,7 @@ fn settings_that_cannot_be_kept_are_refused_at_the_start() {
         let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         if said.contains("failed to execute") {
-            println!("not tested as another user, who may not run {agent}");
+            spdy_tests::skip::skipped_part(format_args!("another user may not run {agent}"));
             continue;
         }
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");

@@ -127,7 +127,7 @@ impl Disk {
         if output.status.success() {
             return Some(Self(at));
         }
-        eprintln!("not tested: {}", String::from_utf8_lossy(&output.stderr).trim());
+        spdy_tests::skip::skipped(String::from_utf8_lossy(&output.stderr));
         None
     }
 
