@@ -65,6 +65,8 @@ mod socket;
 
 mod watch;
 
+mod request_line;
+
 mod hold;
 
 mod replay;

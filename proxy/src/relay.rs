@@ -6,6 +6,7 @@
 
 mod admit;
 mod body;
+mod coding;
 mod failure;
 mod head;
 mod page;
@@ -43,6 +44,7 @@ use crate::{
     lobby::Ticket,
     log::Level,
     registry::{Upstream, Way},
+    request_line::Claim,
     socket::Socket,
     watch::{Wait, Watch},
     worker::{Shared, Worker},
@@ -108,13 +110,16 @@ pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> R
     let is_unread = upload.progress().is_unread();
     let response = begun.and_then(|begun| respond(visit, &mut asked, upload, begun));
     let mut response = response.unwrap_or_else(|failure| refuse(visit, &asked, &failure));
-    if is_unread {
-        // What is left of the body would be taken for the next request.
-        visit.has_unread.set(true);
-        response.headers_mut().insert(header::CONNECTION, CLOSE);
-    }
-    if visit.watch.is_closing() {
-        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    // What is left of the body, or comes behind a CONNECT, would be taken for the next request. Of
+    // one that claims a version which we do not know we cannot read that of the next.
+    let is_other = asked.parts.method == Method::CONNECT || !visit.watch.has_claimed(Claim::Known);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if is_unread || is_other {
+            visit.has_unread.set(true);
+        }
+        if visit.has_unread.get() || visit.watch.is_closing() {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
     }
     visit.shared().registry.totals.count(response.status().as_u16());
     response
@@ -125,6 +130,10 @@ async fn forward(
     asked: &mut Asked,
     upload: &mut Upload<Incoming>,
 ) -> Result<Begun, Failure> {
+    if visit.watch.has_claimed(Claim::OtherMajor) {
+        return Err(Failure::Version);
+    }
+    coding::check(&asked.parts.headers)?;
     let host = head::host(&asked.parts)?;
     let mut client = head::Client {
         address: visit.peer.ip().to_canonical(),
