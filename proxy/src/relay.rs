@@ -222,9 +222,10 @@ impl Asked {
 
     /// The protocol to change to, if this visitor wants it and that agent can.
     fn upgrade(&self, upstream: &Upstream, body: Progress) -> Option<String> {
-        let has_body = body != Progress::Absent;
-        let can = upstream.features.upgrade && self.on_upgrade.is_some() && !has_body;
-        can.then(|| head::upgrade(&self.parts).map(str::to_owned)).flatten()
+        let can = upstream.features.upgrade && self.on_upgrade.is_some();
+        let protocol = can.then(|| head::upgrade(&self.parts)).flatten()?;
+        let may = body == Progress::Absent || upgrade::may_follow_body(&self.parts, protocol);
+        may.then(|| protocol.to_owned())
     }
 }
 
@@ -236,13 +237,33 @@ async fn reply(
 ) -> Result<ResponseHead, Failure> {
     let watch = &visit.watch;
     let mut response = pin!(stream.response());
+    let mut reply: Option<ResponseHead> = None;
     let reply = poll_fn(|cx| {
-        if let Poll::Ready(reply) = response.as_mut().poll(cx) {
-            return Poll::Ready(reply.map_err(Failure::from));
+        if reply.is_none()
+            && let Poll::Ready(ready) = response.as_mut().poll(cx)
+        {
+            let ready = ready?;
+            if ready.status != SWITCHING {
+                return Poll::Ready(Ok(ready));
+            }
+            reply = Some(ready);
         }
         match upload.poll(stream, watch, cx) {
             Poll::Pending | Poll::Ready(Ok(())) => {}
+            // The agent may have answered between the two looks, and then have reset the stream.
+            Poll::Ready(Err(UploadError::Stream(error))) if reply.is_none() => {
+                return Poll::Ready(match response.as_mut().poll(cx) {
+                    Poll::Ready(Ok(reply)) => Ok(reply),
+                    Poll::Ready(Err(_)) | Poll::Pending => Err(error.into()),
+                });
+            }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+        }
+        // Another protocol begins behind the body (RFC 9110 7.8).
+        if upload.is_sent()
+            && let Some(reply) = reply.take()
+        {
+            return Poll::Ready(Ok(reply));
         }
         if upload.is_sent() {
             watch.waits_for_agent();
@@ -285,7 +306,10 @@ fn respond(
     let length = announced.filter(|_| !is_empty);
     if upgrade.is_some() {
         // The stream was left open for the other protocol, which the agent declined.
-        finish(&stream);
+        upload.ends_stream();
+        if upload.is_sent() {
+            finish(&stream);
+        }
     }
     // Nobody wants the rest of a body that was refused.
     let is_wanted = !upload.is_sent() && status.as_u16() < 400;
@@ -390,6 +414,8 @@ impl From<UploadError> for Failure {
     }
 }
 
+/// Status of an agreed upgrade.
+const SWITCHING: u16 = StatusCode::SWITCHING_PROTOCOLS.as_u16();
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// How many tunnels may refuse a request before it is given up with the next one.
 const REFUSALS: u32 = 1;
