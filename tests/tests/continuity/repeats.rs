@@ -146,16 +146,17 @@ fn put_until(http: SocketAddr, uploader: usize, stop: &AtomicBool) -> Vec<(Strin
             break;
         }
         let (name, content) = (format!("{uploader}-{turn}"), format!("notes {uploader} {turn}"));
-        let put = || -> io::Result<u16> {
+        let put = || -> io::Result<Response> {
             let mut visitor = Visitor::try_connect(http)?;
             visitor.try_send(&chunked("PUT", &format!("/{name}"), "", content.as_bytes()))?;
-            Ok(visitor.try_head("PUT")?.status)
+            Response::read(&mut visitor, "PUT")
         };
         match put() {
-            Ok(201) => stored.push((name, content)),
+            Ok(answer) if answer.status == 201 => stored.push((name, content)),
             // Nothing was told, or that it failed.
-            Ok(502..=504) | Err(_) => {}
-            Ok(status) => panic!("{name}: {status}"),
+            Ok(answer) if matches!(answer.status, 502..=504) => {}
+            Err(_) => {}
+            Ok(answer) => panic!("{name}: {} {}", answer.status, answer.text()),
         }
     }
     stored
@@ -179,9 +180,8 @@ fn uploads_during_restarts_of_the_agent_are_stored_whole_or_refused() {
         let before = accepted();
         wait_until("uploads are stored", || accepted() > before + 20);
         signal(agent.program().id(), Signal::TERM);
-        let next = Agent::serve(root.path(), proxy.tunnel);
         agent.program_mut().wait_exit(PATIENCE);
-        agent = next;
+        agent = Agent::serve(root.path(), proxy.tunnel);
     }
     let before = accepted();
     wait_until("uploads are stored", || accepted() > before + 20);
