@@ -8,11 +8,13 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 
 use spdy_tests::{
-    fixture::{Agent, PATIENCE, Pair, TempRoot, wait_until},
+    fixture::{Agent, PATIENCE, Pair, Proxy, TempRoot, wait_until},
     http::{Request, Response, wait_for_agent},
+    link::{Link, Settings, Way},
     observe::{Debug, Signal, signal},
     visitor::Visitor,
 };
@@ -164,9 +166,22 @@ fn put_until(http: SocketAddr, uploader: usize, stop: &AtomicBool) -> Vec<(Strin
 
 #[test]
 fn uploads_during_restarts_of_the_agent_are_stored_whole_or_refused() {
-    const RESTARTS: u32 = 6;
-    let (proxy, root) = (anonymous(&["--hold", "20"]), TempRoot::new());
-    let mut agent = Agent::serve(root.path(), proxy.tunnel);
+    let proxy = anonymous(&["--hold", "20"]);
+    restart_under_uploads(&proxy, proxy.tunnel, 6);
+}
+
+#[test]
+fn uploads_during_restarts_of_a_distant_agent_are_stored_whole_or_refused() {
+    let proxy = anonymous(&["--hold", "20"]);
+    let way = Way { delay: Duration::from_millis(20), ..Way::default() };
+    let link = Link::start(proxy.tunnel, Settings { up: way, down: way }).unwrap();
+    restart_under_uploads(&proxy, link.address(), 3);
+}
+
+/// Restarts an agent that dials `address` under four uploaders.
+fn restart_under_uploads(proxy: &Proxy, address: SocketAddr, restarts: u32) {
+    let root = TempRoot::new();
+    let mut agent = Agent::serve(root.path(), address);
     wait_for_agent(proxy.http);
     let stop = Arc::new(AtomicBool::new(false));
     let uploaders: Vec<_> = (0..4)
@@ -176,12 +191,12 @@ fn uploads_during_restarts_of_the_agent_are_stored_whole_or_refused() {
         })
         .collect();
     let accepted = || Debug::of(proxy.http).total("requests_2xx");
-    for _ in 0..RESTARTS {
+    for _ in 0..restarts {
         let before = accepted();
         wait_until("uploads are stored", || accepted() > before + 20);
         signal(agent.program().id(), Signal::TERM);
         agent.program_mut().wait_exit(PATIENCE);
-        agent = Agent::serve(root.path(), proxy.tunnel);
+        agent = Agent::serve(root.path(), address);
     }
     let before = accepted();
     wait_until("uploads are stored", || accepted() > before + 20);
