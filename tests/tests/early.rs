@@ -11,6 +11,7 @@ use std::{
 
 use spdy_tests::{
     fixture::{Pair, Random, Sha256, TempRoot, tool, wait_until},
+    local::Local,
     observe::Debug,
     visitor::Visitor,
 };
@@ -162,4 +163,20 @@ fn connection_that_was_refused_is_not_kept_for_long() {
     let gone = (0..100).find_map(|_| socket.write_all(b"x").err());
     assert!(gone.is_none_or(|error| error.kind() != ErrorKind::WouldBlock));
     let _ = socket.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn refusal_of_a_service_that_reads_nothing_is_seen() {
+    let service = Local::start(|call| {
+        call.send("HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig\n");
+        call.finish_sending();
+        // Unread bytes would make the kernel drop the answer.
+        call.wait_gone();
+    });
+    let flag = format!("/x=http://{}", service.address());
+    let share = Share::start(&["--forward", &flag]);
+    for size in SIZES {
+        let line = status_after_all(share.http(), "POST /x/ HTTP/1.1\r\nHost: nas1\r\n", size);
+        assert_eq!(line.split(' ').nth(1), Some("413"), "{line}");
+    }
 }
