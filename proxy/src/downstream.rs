@@ -27,6 +27,7 @@ use crate::{
     identities::Live,
     lobby::Ticket,
     relay::{self, Body, Visit},
+    request_line::Claim,
     settings::Settings,
     socket::{Socket, VisitorIo},
     stop::Phase,
@@ -232,7 +233,9 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     visit.watch.begin_exchange();
     visit.ticket.known();
-    Ok(match admin::answer(visit, &request) {
+    let is_known = !visit.watch.has_claimed(Claim::OtherMajor);
+    let page = is_known.then(|| admin::answer(visit, &request)).flatten();
+    Ok(match page {
         Some(page) => page,
         None => relay::exchange(visit, request).await,
     })

@@ -67,6 +67,8 @@ mod socket;
 
 mod watch;
 
+mod request_line;
+
 mod hold;
 
 mod replay;

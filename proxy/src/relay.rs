@@ -7,6 +7,7 @@
 mod admit;
 mod body;
 mod client;
+mod coding;
 mod failure;
 mod head;
 mod host;
@@ -45,6 +46,7 @@ use crate::{
     lobby::Ticket,
     log::Level,
     registry::{Upstream, Way},
+    request_line::Claim,
     socket::Socket,
     watch::{Wait, Watch},
     worker::{Shared, Worker},
@@ -110,13 +112,16 @@ pub(crate) async fn exchange(visit: &Rc<Visit>, request: Request<Incoming>) -> R
     let is_unread = upload.progress().is_unread();
     let response = begun.and_then(|begun| respond(visit, &mut asked, upload, begun));
     let mut response = response.unwrap_or_else(|failure| refuse(visit, &asked, &failure));
-    if is_unread {
-        // What is left of the body would be taken for the next request.
-        visit.has_unread.set(true);
-        response.headers_mut().insert(header::CONNECTION, CLOSE);
-    }
-    if visit.watch.is_closing() {
-        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    // What is left of the body, or comes behind a CONNECT, would be taken for the next request. Of
+    // one that claims a version which we do not know we cannot read that of the next.
+    let is_other = asked.parts.method == Method::CONNECT || !visit.watch.has_claimed(Claim::Known);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if is_unread || is_other {
+            visit.has_unread.set(true);
+        }
+        if visit.has_unread.get() || visit.watch.is_closing() {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
     }
     visit.shared().registry.totals.count(response.status().as_u16());
     response
@@ -127,6 +132,10 @@ async fn forward(
     asked: &mut Asked,
     upload: &mut Upload<Incoming>,
 ) -> Result<Begun, Failure> {
+    if visit.watch.has_claimed(Claim::OtherMajor) {
+        return Err(Failure::Version);
+    }
+    coding::check(&asked.parts.headers)?;
     let host = head::host(&asked.parts)?;
     let mut client = client::Client {
         peer: visit.peer.ip(),
@@ -216,9 +225,10 @@ impl Asked {
 
     /// The protocol to change to, if this visitor wants it and that agent can.
     fn upgrade(&self, upstream: &Upstream, body: Progress) -> Option<String> {
-        let has_body = body != Progress::Absent;
-        let can = upstream.features.upgrade && self.on_upgrade.is_some() && !has_body;
-        can.then(|| head::upgrade(&self.parts).map(str::to_owned)).flatten()
+        let can = upstream.features.upgrade && self.on_upgrade.is_some();
+        let protocol = can.then(|| head::upgrade(&self.parts)).flatten()?;
+        let may = body == Progress::Absent || upgrade::may_follow_body(&self.parts, protocol);
+        may.then(|| protocol.to_owned())
     }
 }
 
@@ -230,13 +240,33 @@ async fn reply(
 ) -> Result<ResponseHead, Failure> {
     let watch = &visit.watch;
     let mut response = pin!(stream.response());
+    let mut reply: Option<ResponseHead> = None;
     let reply = poll_fn(|cx| {
-        if let Poll::Ready(reply) = response.as_mut().poll(cx) {
-            return Poll::Ready(reply.map_err(Failure::from));
+        if reply.is_none()
+            && let Poll::Ready(ready) = response.as_mut().poll(cx)
+        {
+            let ready = ready?;
+            if ready.status != SWITCHING {
+                return Poll::Ready(Ok(ready));
+            }
+            reply = Some(ready);
         }
         match upload.poll(stream, watch, cx) {
             Poll::Pending | Poll::Ready(Ok(())) => {}
+            // The agent may have answered between the two looks, and then have reset the stream.
+            Poll::Ready(Err(UploadError::Stream(error))) if reply.is_none() => {
+                return Poll::Ready(match response.as_mut().poll(cx) {
+                    Poll::Ready(Ok(reply)) => Ok(reply),
+                    Poll::Ready(Err(_)) | Poll::Pending => Err(error.into()),
+                });
+            }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+        }
+        // Another protocol begins behind the body (RFC 9110 7.8).
+        if upload.is_sent()
+            && let Some(reply) = reply.take()
+        {
+            return Poll::Ready(Ok(reply));
         }
         if upload.is_sent() {
             watch.waits_for_agent();
@@ -279,7 +309,10 @@ fn respond(
     let length = announced.filter(|_| !is_empty);
     if upgrade.is_some() {
         // The stream was left open for the other protocol, which the agent declined.
-        finish(&stream);
+        upload.ends_stream();
+        if upload.is_sent() {
+            finish(&stream);
+        }
     }
     // Nobody wants the rest of a body that was refused.
     let is_wanted = !upload.is_sent() && status.as_u16() < 400;
@@ -384,6 +417,8 @@ impl From<UploadError> for Failure {
     }
 }
 
+/// Status of an agreed upgrade.
+const SWITCHING: u16 = StatusCode::SWITCHING_PROTOCOLS.as_u16();
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// How many tunnels may refuse a request before it is given up with the next one.
 const REFUSALS: u32 = 1;

@@ -24,7 +24,7 @@ use hyper::rt::ReadBufCursor;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::watch::Watch;
+use crate::{request_line::RequestLine, watch::Watch};
 
 /// A TCP connection; clones are the same connection.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub(crate) enum Presence {
 pub(crate) struct VisitorIo<S> {
     stream: S,
     watch: Arc<Watch>,
+    /// The first request line, until its version was read.
+    line: Option<RequestLine>,
 }
 
 /// A socket that listens on `address`. IPv6 sockets take IPv4 too (`[::]` is dual-stack).
@@ -183,7 +185,7 @@ impl AsyncWrite for Socket {
 impl<S> VisitorIo<S> {
     /// hyper's end of `stream`.
     pub(crate) const fn new(stream: S, watch: Arc<Watch>) -> Self {
-        Self { stream, watch }
+        Self { stream, watch, line: Some(RequestLine::new()) }
     }
 
     /// The stream below, to go on with another protocol.
@@ -202,6 +204,12 @@ impl<S: AsyncRead + Unpin> hyper::rt::Read for VisitorIo<S> {
         let read = SCRATCH.with_borrow_mut(|scratch| {
             let most = buf.remaining().min(scratch.len());
             let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch[..most]))?;
+            if let Some(line) = &mut this.line
+                && let Some(claim) = line.read(&mut scratch[..read])
+            {
+                this.watch.on_claim(claim);
+                this.line = None;
+            }
             buf.put_slice(&scratch[..read]);
             Poll::Ready(Ok(read))
         });

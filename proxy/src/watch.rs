@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use crate::request_line::Claim;
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -64,6 +66,8 @@ pub(crate) struct Watch {
     fresh: AtomicBool,
     /// Whether all that was written has been flushed since somebody last asked.
     flushed: AtomicBool,
+    /// The version of the first request, a [`Claim`].
+    claim: AtomicU8,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -132,6 +136,16 @@ impl Watch {
     pub(crate) fn end_exchange(&self) {
         self.stage.store(Stage::Idle as u8, Relaxed);
         self.disarm();
+    }
+
+    /// The first request claims this version.
+    pub(crate) fn on_claim(&self, claim: Claim) {
+        self.claim.store(claim as u8, Relaxed);
+    }
+
+    /// Whether the first request claimed this version.
+    pub(crate) fn has_claimed(&self, claim: Claim) -> bool {
+        self.claim.load(Relaxed) == claim as u8
     }
 
     /// From now on [`Watch::is_flushed`] asks for a flush that is still to come.
@@ -233,6 +247,7 @@ impl Watches {
             closing: AtomicBool::new(false),
             fresh: AtomicBool::new(true),
             flushed: AtomicBool::new(false),
+            claim: AtomicU8::new(Claim::Known as u8),
             waker: Mutex::new(None),
         });
         watch.arm(Wait::Head, limits.head);

@@ -19,6 +19,10 @@ pub(crate) enum Failure {
     Request(&'static str),
     /// The request head is larger than the tunnel carries.
     HeadTooLarge,
+    /// The request has a transfer coding that we do not have.
+    Coding,
+    /// The request is not HTTP/1.
+    Version,
     /// A method that only forward proxies have.
     Method,
     /// Nobody may come in to the origin yet.
@@ -59,7 +63,8 @@ impl Failure {
         match self {
             Self::Request(_) | Self::Visitor => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Method => StatusCode::NOT_IMPLEMENTED,
+            Self::Method | Self::Coding => StatusCode::NOT_IMPLEMENTED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Locked | Self::Exposed => StatusCode::FORBIDDEN,
             Self::Password(_) => StatusCode::UNAUTHORIZED,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -75,7 +80,11 @@ impl Failure {
     /// Error type of `Proxy-Status` (RFC 9209 2.3).
     pub(crate) const fn cause(&self) -> &'static str {
         match self {
-            Self::Request(_) | Self::HeadTooLarge | Self::Visitor => "http_request_error",
+            Self::Request(_)
+            | Self::HeadTooLarge
+            | Self::Coding
+            | Self::Version
+            | Self::Visitor => "http_request_error",
             Self::Method
             | Self::Locked
             | Self::Exposed
@@ -99,6 +108,8 @@ impl Failure {
             self,
             Self::Request(_)
                 | Self::HeadTooLarge
+                | Self::Coding
+                | Self::Version
                 | Self::Method
                 | Self::Locked
                 | Self::Exposed
@@ -114,6 +125,8 @@ impl Failure {
         match self {
             Self::Request(cause) => format!("The request is malformed: {cause}.\n"),
             Self::HeadTooLarge => "The request head is too large.\n".to_owned(),
+            Self::Coding => "The request has an unknown transfer coding.\n".to_owned(),
+            Self::Version => "Only HTTP/1.1 and HTTP/1.0 are spoken here.\n".to_owned(),
             Self::Method => "This is no forward proxy.\n".to_owned(),
             Self::Locked => LOCKED.to_owned(),
             Self::Exposed => EXPOSED.to_owned(),

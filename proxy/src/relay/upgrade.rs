@@ -6,6 +6,7 @@ use std::{future::poll_fn, io};
 
 use bytes::{Buf, Bytes};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future, io::split};
+use http::{Method, header, request};
 use hyper::upgrade::{OnUpgrade, Parts};
 use spdy_protocol::tunnel::Stream;
 
@@ -26,6 +27,19 @@ pub(super) async fn join(on_upgrade: OnUpgrade, stream: Stream) {
         },
     };
     // Dropping the stream resets it unless both directions have ended.
+}
+
+/// Whether a request with a body may ask for `protocol`. The agent must know from the head where
+/// the body ends, because the stream stays open behind it: no chunked ones. A POST only, as `docker
+/// exec` sends it: a share takes a PUT up to the end of its stream. Clients that offer HTTP/2 do so
+/// with any request, and no agent takes it.
+pub(super) fn may_follow_body(parts: &request::Parts, protocol: &str) -> bool {
+    let lower = protocol.to_ascii_lowercase();
+    parts.method == Method::POST
+        && parts.headers.contains_key(header::CONTENT_LENGTH)
+        && !parts.headers.contains_key(header::TRANSFER_ENCODING)
+        && !lower.starts_with("h2")
+        && !lower.starts_with("http")
 }
 
 async fn copy<I>(io: I, early: Bytes, stream: &Stream) -> io::Result<()>

@@ -151,6 +151,11 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         self.chunk = Bytes::copy_from_slice(self.replay.bytes());
     }
 
+    /// The stream ends with the body after all.
+    pub(super) const fn ends_stream(&mut self) {
+        self.ends_stream = true;
+    }
+
     /// The response has begun: the body is not sent once more.
     pub(super) fn commit(&mut self) {
         self.replay.discard();

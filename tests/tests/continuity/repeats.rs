@@ -8,11 +8,13 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 
 use spdy_tests::{
-    fixture::{Agent, PATIENCE, Pair, TempRoot, wait_until},
+    fixture::{Agent, PATIENCE, Pair, Proxy, TempRoot, wait_until},
     http::{Request, Response, wait_for_agent},
+    link::{Link, Settings, Way},
     observe::{Debug, Signal, signal},
     visitor::Visitor,
 };
@@ -146,16 +148,17 @@ fn put_until(http: SocketAddr, uploader: usize, stop: &AtomicBool) -> Vec<(Strin
             break;
         }
         let (name, content) = (format!("{uploader}-{turn}"), format!("notes {uploader} {turn}"));
-        let put = || -> io::Result<u16> {
+        let put = || -> io::Result<Response> {
             let mut visitor = Visitor::try_connect(http)?;
             visitor.try_send(&chunked("PUT", &format!("/{name}"), "", content.as_bytes()))?;
-            Ok(visitor.try_head("PUT")?.status)
+            Response::read(&mut visitor, "PUT")
         };
         match put() {
-            Ok(201) => stored.push((name, content)),
+            Ok(answer) if answer.status == 201 => stored.push((name, content)),
             // Nothing was told, or that it failed.
-            Ok(502..=504) | Err(_) => {}
-            Ok(status) => panic!("{name}: {status}"),
+            Ok(answer) if matches!(answer.status, 502..=504) => {}
+            Err(_) => {}
+            Ok(answer) => panic!("{name}: {} {}", answer.status, answer.text()),
         }
     }
     stored
@@ -163,9 +166,22 @@ fn put_until(http: SocketAddr, uploader: usize, stop: &AtomicBool) -> Vec<(Strin
 
 #[test]
 fn uploads_during_restarts_of_the_agent_are_stored_whole_or_refused() {
-    const RESTARTS: u32 = 6;
-    let (proxy, root) = (anonymous(&["--hold", "20"]), TempRoot::new());
-    let mut agent = Agent::serve(root.path(), proxy.tunnel);
+    let proxy = anonymous(&["--hold", "20"]);
+    restart_under_uploads(&proxy, proxy.tunnel, 6);
+}
+
+#[test]
+fn uploads_during_restarts_of_a_distant_agent_are_stored_whole_or_refused() {
+    let proxy = anonymous(&["--hold", "20"]);
+    let way = Way { delay: Duration::from_millis(20), ..Way::default() };
+    let link = Link::start(proxy.tunnel, Settings { up: way, down: way }).unwrap();
+    restart_under_uploads(&proxy, link.address(), 3);
+}
+
+/// Restarts an agent that dials `address` under four uploaders.
+fn restart_under_uploads(proxy: &Proxy, address: SocketAddr, restarts: u32) {
+    let root = TempRoot::new();
+    let mut agent = Agent::serve(root.path(), address);
     wait_for_agent(proxy.http);
     let stop = Arc::new(AtomicBool::new(false));
     let uploaders: Vec<_> = (0..4)
@@ -175,13 +191,12 @@ fn uploads_during_restarts_of_the_agent_are_stored_whole_or_refused() {
         })
         .collect();
     let accepted = || Debug::of(proxy.http).total("requests_2xx");
-    for _ in 0..RESTARTS {
+    for _ in 0..restarts {
         let before = accepted();
         wait_until("uploads are stored", || accepted() > before + 20);
         signal(agent.program().id(), Signal::TERM);
-        let next = Agent::serve(root.path(), proxy.tunnel);
         agent.program_mut().wait_exit(PATIENCE);
-        agent = next;
+        agent = Agent::serve(root.path(), address);
     }
     let before = accepted();
     wait_until("uploads are stored", || accepted() > before + 20);

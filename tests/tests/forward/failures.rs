@@ -219,3 +219,33 @@ fn an_upload_that_breaks_never_looks_whole() {
         assert!(has_seen.recv_timeout(PATIENCE).unwrap().is_err(), "{framing}");
     }
 }
+
+#[test]
+fn post_whose_answer_breaks_off_is_carried_out_once_and_its_status_is_seen() {
+    const TIMES: usize = 1_000;
+    let forwarded = Forwarded::start("", |call| {
+        let _ = call.body();
+        // The break follows the head as closely as it can.
+        let kind = match call.asked.target.as_str() {
+            "/chunked" => "Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+            "/some" => "Content-Length: 100\r\n\r\nhello",
+            _ => "Content-Length: 100\r\n\r\n",
+        };
+        call.send(format!("HTTP/1.1 200 OK\r\n{kind}"));
+    });
+    let mut seen = std::collections::BTreeMap::new();
+    for (at, path) in ["none", "some", "chunked"].into_iter().cycle().take(TIMES).enumerate() {
+        let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+        visitor
+            .send(format!("POST /x/{path} HTTP/1.1\r\nHost: nas1\r\nContent-Length: 3\r\n\r\nabc"));
+        let head = visitor.try_head("POST").unwrap_or_else(|error| panic!("{at} {path}: {error}"));
+        // Where the reset overtakes the head inside the agent, the client is told of that.
+        assert!(matches!(head.status, 200 | 502), "{at} {path}: {}", head.status);
+        if head.status == 200 {
+            assert_ne!(visitor.finish().end, End::Whole, "{at} {path}");
+        }
+        *seen.entry(head.status).or_insert(0) += 1;
+    }
+    println!("{seen:?}");
+    assert_eq!(forwarded.service.asked().len(), TIMES);
+}

@@ -163,6 +163,120 @@ fn request_that_finds_all_places_taken_reaches_no_service() {
     assert!(asked.iter().all(|asked| asked.method == "GET"), "{asked:?}");
 }
 
+/// Changes to `tcp` where it is asked to, says the length of the body and then everything again.
+fn exec(call: &mut Call) {
+    let is_early = call.asked.target.ends_with("early");
+    let agrees = call.asked.all("upgrade") == ["tcp"] && !call.asked.target.ends_with("declined");
+    let switch = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    if agrees && is_early {
+        // Before it has read any of the body.
+        call.send(switch);
+    }
+    let (len, digest) = call.body().unwrap();
+    if !agrees {
+        return call.answer(format!("ordinary {len} {digest}"));
+    }
+    if !is_early {
+        call.send(switch);
+    }
+    call.send(format!("{len} {digest}\n"));
+    loop {
+        let octets = call.some().unwrap();
+        if octets.is_empty() {
+            return call.send("bye");
+        }
+        call.send(octets);
+    }
+}
+
+#[test]
+fn upgrade_with_a_body_sends_the_body_first() {
+    let forwarded = Forwarded::start("", exec);
+    let json = b"{\"Detach\":false,\"Tty\":false}".to_vec();
+    for (body, kind) in [(json, "json"), (Random::octets(300_000, 3), "large"), (vec![b'x'], "one")]
+    {
+        let said = format!("{} {}\n", body.len(), Sha256::of(&body));
+        for path in ["start", "early"] {
+            for expects in [false, true] {
+                for split in [0, 1, body.len()] {
+                    let what = format!("{kind} {path} {expects} {split}");
+                    let expect = if expects { "Expect: 100-continue\r\n" } else { "" };
+                    let head = format!(
+                        "POST /x/{path} HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\n\
+                         Upgrade: tcp\r\n{expect}Content-Length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+                    if expects {
+                        visitor.send(&head);
+                        assert_eq!(visitor.head().status, 100, "{what}");
+                        visitor.send(&body[..split]);
+                    } else {
+                        visitor.send([head.as_bytes(), &body[..split]].concat());
+                    }
+                    // The other protocol may follow in the same packet.
+                    visitor.send([&body[split..], b"early"].concat());
+                    let head = visitor.head();
+                    assert_eq!((head.status, head.header("upgrade")), (101, Some("tcp")), "{what}");
+                    visitor.send(" and late");
+                    visitor.finish_sending();
+                    let rest = String::from_utf8(visitor.rest().0).unwrap();
+                    assert_eq!(rest, format!("{said}early and latebye"), "{what}");
+                }
+            }
+        }
+        let asked = forwarded.service.last();
+        assert_eq!(asked.all("content-length"), [body.len().to_string()]);
+        assert_eq!((asked.all("connection"), asked.all("upgrade")), (vec!["upgrade"], vec!["tcp"]));
+    }
+    wait_until("no stream is left", || {
+        Debug::of(forwarded.pair.proxy.http).total("streams_now") == 0
+    });
+}
+
+#[test]
+fn upgrade_with_a_body_that_is_declined_is_an_ordinary_request_with_its_body() {
+    let forwarded = Forwarded::start("", exec);
+    let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
+    let ordinary = format!("ordinary 3 {}", Sha256::of(b"abc"));
+    let length = "Content-Length: 3\r\n\r\nabc";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for (method, path, protocol, body, is_asked) in [
+        ("POST", "declined", "tcp", length, true),
+        // What the agent does not pass on, or cannot tell the end of, is not asked for.
+        ("POST", "start", "h2c", length, false),
+        ("POST", "start", "HTTP/2.0", length, false),
+        ("POST", "start", "tcp", chunked, false),
+        ("PUT", "start", "tcp", length, false),
+    ] {
+        for _ in 0..2 {
+            let head = format!("{method} /x/{path} HTTP/1.1\r\nHost: nas1\r\n");
+            visitor.send(format!("{head}Connection: Upgrade\r\nUpgrade: {protocol}\r\n{body}"));
+            let answer = Response::read(&mut visitor, "POST").unwrap();
+            assert_eq!((answer.status, answer.text()), (200, ordinary.clone()), "{protocol}");
+            let asked = forwarded.service.last();
+            assert_eq!(!asked.all("upgrade").is_empty(), is_asked, "{method} {protocol}");
+        }
+    }
+}
+
+#[test]
+fn upload_of_a_form_that_asks_for_an_upgrade_is_answered() {
+    let root = TempRoot::new();
+    let pair =
+        Pair::with(root.path(), &[], &["--allow-write", "--forward", "/x=http://127.0.0.1:9"]);
+    let body = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n\
+        content\r\n--b--\r\n";
+    let mut visitor = Visitor::connect(pair.proxy.http);
+    visitor.send(format!(
+        "POST / HTTP/1.1\r\nHost: nas1\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
+         Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let answer = Response::read(&mut visitor, "POST").unwrap();
+    assert_ne!(answer.status, 504, "{}", answer.text());
+}
+
 #[test]
 fn websocket_programs_talk_through_both_ends() {
     // Debian's, which has the library, whatever else is installed.

@@ -49,9 +49,12 @@ impl<'e> Exchange<'e> {
         outgoing: Outgoing,
         chunk: Option<Vec<u8>>,
     ) -> Result<Self, Failure> {
-        // Another protocol begins behind the service's consent: see body().
-        let is_upgrade = outgoing == Outgoing::Upgrade;
-        let mut upload = Upload::new(if is_upgrade { Outgoing::Nothing } else { outgoing });
+        let mut upload = Upload::new(match outgoing {
+            // Another protocol begins behind the service's consent: see body().
+            Outgoing::Upgrade(0) => Outgoing::Nothing,
+            Outgoing::Upgrade(length) => Outgoing::Length(length),
+            outgoing => outgoing,
+        });
         if let Some(chunk) = chunk {
             upload.take(chunk)?;
         }
@@ -121,7 +124,9 @@ impl<'e> Exchange<'e> {
         let mut down = Down { incoming, chunked: Chunked::default() };
         let mut is_down = false;
         if incoming == Incoming::Upgraded {
-            self.upload = Some(Upload::new(Outgoing::Upgrade));
+            // What is left of the body goes on as it is, and so does what follows.
+            let upload = self.upload.get_or_insert_with(|| Upload::new(Outgoing::Nothing));
+            upload.rest = Outgoing::Upgrade(0);
         }
         poll_fn(|cx| {
             self.poll_upload(cx)?;
@@ -302,7 +307,7 @@ impl Upload {
                         self.out = b"0\r\n\r\n".to_vec();
                         self.rest = Outgoing::Nothing;
                     }
-                    Outgoing::Upgrade | Outgoing::Nothing => {
+                    Outgoing::Upgrade(_) | Outgoing::Nothing => {
                         // The service may have closed already, which is as good.
                         let _ = socket.get_ref().shutdown(Shutdown::Write);
                         return Poll::Ready(Ok(()));
@@ -331,7 +336,7 @@ impl Upload {
                 self.out.extend_from_slice(b"\r\n");
                 return Ok(());
             }
-            Outgoing::Upgrade => {}
+            Outgoing::Upgrade(_) => {}
             Outgoing::Nothing => return Err(Failure::Request("a body that was not announced")),
         }
         self.out = chunk;

@@ -16,8 +16,8 @@ pub(super) enum Outgoing {
     Length(u64),
     /// A body of unknown length.
     Chunked,
-    /// Another protocol, if the service agrees.
-    Upgrade,
+    /// A body of so many octets, then another protocol, if the service agrees.
+    Upgrade(u64),
 }
 
 /// How the body of an answer ends.
@@ -51,11 +51,13 @@ pub(super) enum Parsed {
 /// # Errors
 /// A length that is none, or several (RFC 9112 6.3).
 pub(super) fn outgoing(request: &RequestHead) -> Result<Option<Outgoing>, Failure> {
-    if upgrade(request).is_some() || request.upgrade.is_some() {
-        return Ok(Some(upgrade(request).map_or(Outgoing::Nothing, |_| Outgoing::Upgrade)));
-    }
     let length = content_length(request.headers.get_all("content-length"));
     let length = length.map_err(|()| Failure::Request("a length that is none"))?;
+    if upgrade(request).is_some() {
+        // The stream stays open behind the body: its end is where the length says, or at once.
+        return Ok(Some(Outgoing::Upgrade(length.unwrap_or(0))));
+    }
+    let length = length.or_else(|| request.upgrade.is_some().then_some(0));
     Ok(length.map(|length| if length == 0 { Outgoing::Nothing } else { Outgoing::Length(length) }))
 }
 
@@ -111,11 +113,11 @@ pub(super) fn request(
         Outgoing::Nothing if METHODS_WITH_BODY.contains(&request.method.as_str()) => {
             line(&mut head, "content-length", b"0");
         }
-        Outgoing::Length(length) => {
+        Outgoing::Length(length) | Outgoing::Upgrade(length @ 1..) => {
             line(&mut head, "content-length", length.to_string().as_bytes());
         }
         Outgoing::Chunked => line(&mut head, "transfer-encoding", b"chunked"),
-        Outgoing::Nothing | Outgoing::Upgrade => {}
+        Outgoing::Nothing | Outgoing::Upgrade(0) => {}
     }
     match upgrade(request) {
         Some(protocol) => {
@@ -428,11 +430,27 @@ mod tests {
         ] {
             head.upgrade = Some(protocol.to_owned());
             let out = outgoing(&head).unwrap().unwrap();
-            assert_eq!(out, if passes { Outgoing::Upgrade } else { Outgoing::Nothing });
+            assert_eq!(out, if passes { Outgoing::Upgrade(0) } else { Outgoing::Nothing });
             let text = written(&service(), &head, out);
             let wanted = format!("connection: upgrade\r\nupgrade: {protocol}\r\n\r\n");
             assert_eq!(text.ends_with(&wanted), passes, "{text}");
         }
+    }
+
+    #[test]
+    fn body_before_an_upgrade_has_its_length() {
+        let mut head = asked("POST", &[("content-length", b"28")]);
+        head.upgrade = Some("tcp".to_owned());
+        let out = outgoing(&head).unwrap().unwrap();
+        assert_eq!(out, Outgoing::Upgrade(28));
+        let text = written(&service(), &head, out);
+        let wanted = "content-length: 28\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n";
+        assert!(text.ends_with(wanted), "{text}");
+        // One that is not passed on keeps its body.
+        head.upgrade = Some("h2c".to_owned());
+        assert_eq!(outgoing(&head).unwrap(), Some(Outgoing::Length(28)));
+        head.headers.push("content-length", b"29").unwrap();
+        assert!(outgoing(&head).is_err());
     }
 
     #[test]
