@@ -353,6 +353,51 @@ mod tests {
         assert_eq!(target.as_folder(), b"/a%20b/c%3F/");
     }
 
+    /// Nor does any other Location of ours, however a client reads it (RFC 3986, WHATWG URL).
+    #[test]
+    fn no_path_of_ours_names_a_host() {
+        const PARTS: [&[u8]; 13] = [
+            b"/",
+            b"//",
+            b"\\",
+            b"\t",
+            b"%09",
+            b"%5C",
+            b"%2F",
+            b".",
+            b"%2e",
+            b"evil.example",
+            b"a:b",
+            b"\xff",
+            b"@",
+        ];
+        let check = |location: Vec<u8>, path: &[u8]| {
+            let mut seen = location.iter().filter(|byte| !b"\t\r\n".contains(byte));
+            let wrong =
+                seen.next() != Some(&b'/') || seen.next().is_some_and(|b| b"/\\".contains(b));
+            assert!(!wrong, "{} became {}", path.escape_ascii(), location.escape_ascii());
+        };
+        for number in 0..PARTS.len().pow(4) {
+            let (mut rest, mut path) = (number, b"/".to_vec());
+            while rest > 0 {
+                path.extend_from_slice(PARTS[rest % PARTS.len()]);
+                rest /= PARTS.len();
+            }
+            for hidden in [false, true] {
+                match Target::parse(&path, hidden) {
+                    Ok(target) => {
+                        for target in [target.clone().in_share(), target] {
+                            check(target.as_folder(), &path);
+                            check(target.path(), &path);
+                        }
+                    }
+                    Err(PathError::Elsewhere(location)) => check(location, &path),
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
     #[test]
     fn shares_take_the_first_segment() {
         let parse = |path: &[u8]| Target::parse(path, true).unwrap();

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     fs,
+    net::TcpListener,
     path::PathBuf,
     sync::{
         Arc,
@@ -182,6 +183,11 @@ impl World {
                 self.signal_proxy(Signal::KILL);
                 self.pair.proxy.program_mut().kill();
                 wait_until("the proxy has ended", || !is_alive(process));
+                // A connection that somebody makes just now may have one of its ports.
+                let addresses = [self.pair.proxy.http, self.pair.proxy.tunnel];
+                wait_until("its ports are free", || {
+                    addresses.iter().all(|address| TcpListener::bind(address).is_ok())
+                });
                 self.keep_log();
                 self.pair.proxy.restart(PROXY);
                 self.shared.proxy.store(self.pair.proxy.program().id(), SeqCst);
