@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -126,6 +128,37 @@ fn agent_that_starts_beside_another_leaves_its_uploads_alone() {
     let answer = spdy_tests::http::Response::read(&mut visitor, "PUT").unwrap();
     assert_eq!((answer.status, share.names()), (201, vec!["a".to_owned()]));
     other.program_mut().kill();
+}
+
+#[test]
+fn uploads_go_on_while_other_agents_start_on_the_same_folder() {
+    let share = Share::new();
+    let is_over = AtomicBool::new(false);
+    let put = |client: usize| {
+        let (share, is_over) = (&share, &is_over);
+        move || {
+            let mut uploads = 0;
+            while !is_over.load(Relaxed) {
+                let status = share.put(&format!("/{client}-{uploads}"), &[], b"content");
+                assert_eq!(status, 201, "{client}-{uploads}");
+                uploads += 1;
+            }
+            uploads
+        }
+    };
+    let uploads: usize = thread::scope(|scope| {
+        let clients: Vec<_> = (0..6).map(|client| scope.spawn(put(client))).collect();
+        for _ in 0..150 {
+            let mut other = Agent::serve(share.root.path(), share.pair.proxy.tunnel);
+            let line = |line: &str| line.contains("event=connect").then_some(());
+            other.program().wait_for("its first try", line);
+            other.program_mut().kill();
+        }
+        is_over.store(true, Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    println!("{uploads} uploads");
+    assert_eq!(share.names().len(), uploads);
 }
 
 #[test]

@@ -286,7 +286,7 @@ fn entries(directory: &OwnedFd, names: [&[u8]; 2]) -> Result<[Option<Vec<u8>>; 2
 fn respell(from: &Spot, to: &Spot, place: Place) -> Result<(), Problem> {
     let record = format!("{MOVE}{}", HEX.encode(&random()?));
     let entry = Entry { place, total: None, conditions: Conditions::default() };
-    entry.record(&record)?;
+    let _held = entry.record(&record)?;
     let temporary = journal::temporary(&record);
     let folder = &from.folder;
     let renamed = renameat(folder, &*from.name, folder, &temporary).and_then(|()| {

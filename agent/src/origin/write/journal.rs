@@ -50,8 +50,9 @@ pub(super) const MOVE: &str = "move-";
 const NEW: &str = "new-";
 
 impl Entry {
-    /// Writes the record `name`; [`Entry::erase`] removes it.
-    pub(super) fn record(&self, name: &str) -> Result<(), Errno> {
+    /// Writes the record `name`; [`erase`] removes it. As long as the file that it returns is open no
+    /// other process takes the record for one that was left.
+    pub(super) fn record(&self, name: &str) -> Result<OwnedFd, Errno> {
         let top = self.place.root.open_folder(b".")?;
         for _ in 0..TRIES {
             match mkdirat(&top, FOLDER, Mode::RWXU) {
@@ -68,17 +69,17 @@ impl Entry {
     }
 
     /// Makes a record in an open directory. Others see it when it is whole, and not before.
-    fn make(&self, records: &OwnedFd, name: &str) -> Result<(), Errno> {
+    fn make(&self, records: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
         let new = format!("{NEW}{name}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(records, &new, flags, Mode::RUSR | Mode::WUSR)?;
-        // As long as it is locked nobody takes it for one that was left.
+        // Some filesystems have no locks.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         let made = self.write(&file).and_then(|()| renameat(records, &new, records, name));
         if made.is_err() {
             let _ = unlinkat(records, &new, AtFlags::empty());
         }
-        made
+        made.map(|()| file)
     }
 
     fn write(&self, file: &OwnedFd) -> Result<(), Errno> {
@@ -153,6 +154,7 @@ pub(crate) fn sweep(root: &Arc<Root>, now: i64, log: &Log) {
             "event=upload_record_unreadable record={FOLDER}/{name} error={} action=\"kept\"",
             Quoted(&error.to_string())
         )),
+        Ok(_) if is_held(root, name) => {}
         Ok(entry) if name.starts_with(MOVE) => finish_move(&entry, name),
         Ok(entry) if name.starts_with(PUT) || is_expired(&entry, name, now) => {
             discard(&entry, name, now);
@@ -216,14 +218,19 @@ fn erase_unwritten(root: &Root) {
         else {
             continue;
         };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&records, name, flags, Mode::empty());
-        let is_left =
-            |file| flock(file, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK);
-        if file.is_ok_and(is_left) {
+        if !is_held(root, name) {
             erase(root, name);
         }
     }
+}
+
+/// Whether somebody works with what a record tells of.
+fn is_held(root: &Root, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = open(root).and_then(|records| openat(records, name, flags, Mode::empty()));
+    opened.is_ok_and(|record| {
+        flock(record, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+    })
 }
 
 /// Gives what a change of names left under its temporary name the new one; beside something else of

@@ -33,6 +33,8 @@ pub(super) struct Upload {
     record: String,
     /// Whether the record could be written.
     has_record: bool,
+    /// The record, held so that no other process takes the upload for one that was left.
+    _held: Option<OwnedFd>,
     /// What it may write, until its sink has it.
     promise: Option<Promise>,
     fate: Fate,
@@ -103,20 +105,22 @@ impl Upload {
         let mut promise = coordination.room.at(&spot.folder)?;
         promise.reserve(&spot.folder, len)?;
         let promise = Some(promise);
-        let has_record = match entry.record(&record) {
-            Ok(()) => true,
+        let held = match entry.record(&record) {
+            Ok(held) => Some(held),
             // A root that the agent may not write to does not forbid the folders below it; only
             // the sweep after a power cut is lost.
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => false,
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => None,
             Err(error) => return Err(error.into()),
         };
+        let has_record = held.is_some();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let temporary = journal::temporary(&record);
         match openat(&spot.folder, &temporary, flags | OFlags::APPEND, MODE) {
             Ok(file) => {
                 let file = Arc::new(file);
                 let fate = Fate::Removed;
-                let upload = Self { file, entry, spot, record, has_record, promise, fate };
+                let _held = held;
+                let upload = Self { file, entry, spot, record, has_record, _held, promise, fate };
                 lock(&upload.file)?;
                 upload.spot.root.give(&upload.file);
                 Ok(upload)
@@ -166,7 +170,7 @@ impl Upload {
         lock(&file).map_err(|_| WRITTEN_TO)?;
         let promise = Some(coordination.room.at(&file)?);
         let (file, has_record, fate) = (Arc::new(file), true, Fate::Kept);
-        Ok(Some(Self { file, entry, spot, record, has_record, promise, fate }))
+        Ok(Some(Self { file, entry, spot, record, has_record, _held: None, promise, fate }))
     }
 
     /// Blocks. Gives the file its name once it is on the disk, if the conditions still hold.
