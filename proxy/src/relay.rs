@@ -314,8 +314,9 @@ fn respond(
             finish(&stream);
         }
     }
-    // Nobody wants the rest of a body that was refused.
-    let is_wanted = !upload.is_sent() && status.as_u16() < 400;
+    // An early response may need the rest of the request, whatever its status: a service that says
+    // what is wrong at once and reads on ends its response only behind that.
+    let is_unsent = !upload.is_sent();
     let has_body = upload.progress() != Progress::Absent;
     let is_old = asked.parts.version < Version::HTTP_11;
     visit.must_reset.set(is_old && length.is_none() && !is_empty);
@@ -326,7 +327,7 @@ fn respond(
     let source = body::Source {
         stream,
         repeat,
-        upload: is_wanted.then_some(upload),
+        upload: is_unsent.then_some(upload),
         length,
         is_empty,
         upstream,

@@ -361,10 +361,11 @@ fn an_early_answer_does_not_stop_the_upload() {
 /// The rest of the request comes behind the answer's head, in pieces.
 #[test]
 fn an_upload_goes_on_behind_an_early_answer() {
-    for connection in ["keep-alive", "close"] {
+    let cases = [200, 404, 500].map(|status| [(status, "keep-alive"), (status, "close")]);
+    for (status, connection) in cases.concat() {
         let (done, is_done) = mpsc::channel();
         let forwarded = Forwarded::start("", move |call| {
-            call.send("HTTP/1.1 200 OK\r\n\r\nearly");
+            call.send(format!("HTTP/1.1 {status} X\r\n\r\nearly"));
             done.send(call.body().map(|(len, _)| len)).unwrap();
         });
         let mut visitor = Visitor::connect(forwarded.pair.proxy.http);
@@ -372,7 +373,7 @@ fn an_upload_goes_on_behind_an_early_answer() {
             "PUT /x/ HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\
              Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
         ));
-        assert_eq!(visitor.head().status, 200, "{connection}");
+        assert_eq!(visitor.head().status, status, "{connection}");
         visitor.read(5);
         for _ in 0..3 {
             thread::sleep(Duration::from_millis(10));
@@ -380,7 +381,7 @@ fn an_upload_goes_on_behind_an_early_answer() {
         }
         visitor.send("0\r\n\r\n");
         let len = is_done.recv_timeout(Duration::from_secs(5));
-        assert!(matches!(len, Ok(Ok(4))), "{connection}: {len:?}");
+        assert!(matches!(len, Ok(Ok(4))), "{status} {connection}: {len:?}");
         assert_eq!(visitor.finish().end, End::Whole, "{connection}");
     }
 }
