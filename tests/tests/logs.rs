@@ -20,7 +20,7 @@ use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
 use spdy_tests::{
-    fixture::{PATIENCE, Proxy, TempRoot, binary},
+    fixture::{Builds, PATIENCE, Proxy, TempRoot, binary},
     http::{Request, Response, wait_for_agent},
     visitor::Visitor,
 };
@@ -172,9 +172,11 @@ fn agent_serves_and_ends_while_nobody_reads_its_log() {
         let proxy = Proxy::start(&["--allow-anonymous"]);
         let root = TempRoot::new();
         root.write("file", b"a file");
-        let mut command = Command::new(binary("spdy-agent"));
+        let mut command = Builds::beside().agent_behind(&[]);
         command.arg("-r").arg(root.path()).args(["--proxy", &proxy.tunnel.to_string()]);
-        command.args(["--insecure", "-s", "--log", "debug"]);
+        command
+            .args(["--insecure", "-s", "--log", "debug"])
+            .env("RUNTIME_DIRECTORY", root.join("run"));
         let mut agent = Unread::start(&mut command, read, write);
         wait_for_agent(proxy.http);
         ask(proxy.http, 2_000, 200);
