@@ -286,7 +286,7 @@ fn entries(directory: &OwnedFd, names: [&[u8]; 2]) -> Result<[Option<Vec<u8>>; 2
 fn respell(from: &Spot, to: &Spot, place: Place) -> Result<(), Problem> {
     let record = format!("{MOVE}{}", HEX.encode(&random()?));
     let entry = Entry { place, total: None, conditions: Conditions::default() };
-    let _held = entry.record(&record)?;
+    let held = entry.record(&record)?;
     let temporary = journal::temporary(&record);
     let folder = &from.folder;
     let renamed = renameat(folder, &*from.name, folder, &temporary).and_then(|()| {
@@ -296,6 +296,7 @@ fn respell(from: &Spot, to: &Spot, place: Place) -> Result<(), Problem> {
             Err(error)
         })
     });
+    drop(held);
     let left = statat(folder, &temporary, AtFlags::SYMLINK_NOFOLLOW);
     if left.is_err_and(|error| error == Errno::NOENT) {
         journal::erase(&from.root, &record);

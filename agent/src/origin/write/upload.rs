@@ -34,7 +34,7 @@ pub(super) struct Upload {
     /// Whether the record could be written.
     has_record: bool,
     /// The record, held so that no other process takes the upload for one that was left.
-    _held: Option<OwnedFd>,
+    held: Option<OwnedFd>,
     /// What it may write, until its sink has it.
     promise: Option<Promise>,
     fate: Fate,
@@ -119,8 +119,7 @@ impl Upload {
             Ok(file) => {
                 let file = Arc::new(file);
                 let fate = Fate::Removed;
-                let _held = held;
-                let upload = Self { file, entry, spot, record, has_record, _held, promise, fate };
+                let upload = Self { file, entry, spot, record, has_record, held, promise, fate };
                 lock(&upload.file)?;
                 upload.spot.root.give(&upload.file);
                 Ok(upload)
@@ -170,7 +169,7 @@ impl Upload {
         lock(&file).map_err(|_| WRITTEN_TO)?;
         let promise = Some(coordination.room.at(&file)?);
         let (file, has_record, fate) = (Arc::new(file), true, Fate::Kept);
-        Ok(Some(Self { file, entry, spot, record, has_record, _held: None, promise, fate }))
+        Ok(Some(Self { file, entry, spot, record, has_record, held: None, promise, fate }))
     }
 
     /// Blocks. Gives the file its name once it is on the disk, if the conditions still hold.
@@ -237,6 +236,8 @@ impl Drop for Upload {
             let temporary = journal::temporary(&self.record);
             let _ = unlinkat(&self.spot.folder, temporary, AtFlags::empty());
         }
+        // First: some filesystems keep what is removed while it is open under another name.
+        drop(self.held.take());
         if self.fate != Fate::Kept && self.has_record {
             journal::erase(&self.spot.root, &self.record);
         }
