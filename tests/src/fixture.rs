@@ -57,13 +57,17 @@ impl Builds {
         Self { proxy, agent, machine: None }
     }
 
-    /// The programs of the build that the running test belongs to. With `SPDY_MACHINE=NAME` in the
-    /// environment the agent is that of [`Machine::named`].
+    /// The programs of the build that the running test belongs to. With `MODEL_BUILDS=DIR` in the
+    /// environment they are those of that directory, such as the build of an older commit; with
+    /// `SPDY_MACHINE=NAME` the agent is that of [`Machine::named`].
     ///
     /// # Panics
     /// When they were not built.
     #[must_use]
     pub fn beside() -> Self {
+        if let Some(dir) = env::var_os("MODEL_BUILDS").map(PathBuf::from) {
+            return Self::at(built(dir.join("spdy-proxy")), built(dir.join("spdy-agent")));
+        }
         match env::var("SPDY_MACHINE") {
             Ok(name) => Self::of(Machine::named(&name)),
             Err(_) => {
