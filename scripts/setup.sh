@@ -99,6 +99,8 @@ case $task in
         need ip iproute2
         [ -x /usr/sbin/nft ] || packages+=(nftables)
         need bsdtar libarchive-tools
+        # A disk that ignores case.
+        need lowntfs-3g ntfs-3g
         # Packages are looked at and installed, their pages and completions read.
         need rpm rpm
         need cpio cpio
