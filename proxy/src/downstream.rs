@@ -17,7 +17,7 @@ use std::{
 
 use async_io::{Async, Timer};
 use futures_lite::{AsyncRead, AsyncWrite, future};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use rustls::ServerConfig;
 
@@ -235,10 +235,15 @@ async fn answer(
     visit.ticket.known();
     let is_known = !visit.watch.has_claimed(Claim::OtherMajor);
     let page = is_known.then(|| admin::answer(visit, &request)).flatten();
-    Ok(match page {
+    let is_old = request.version() < Version::HTTP_11;
+    let response = match page {
         Some(page) => page,
         None => relay::exchange(visit, request).await,
-    })
+    };
+    if is_old {
+        visit.watch.old_response.announce();
+    }
+    Ok(response)
 }
 
 /// Pause after a failed accept: the process has no descriptor left.

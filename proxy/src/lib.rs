@@ -69,6 +69,8 @@ mod watch;
 
 mod request_line;
 
+mod status_line;
+
 mod hold;
 
 mod replay;

@@ -24,7 +24,7 @@ use hyper::rt::ReadBufCursor;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::{request_line::RequestLine, watch::Watch};
+use crate::{request_line::RequestLine, status_line::Written, watch::Watch};
 
 /// A TCP connection; clones are the same connection.
 #[derive(Clone, Debug)]
@@ -48,6 +48,7 @@ pub(crate) struct VisitorIo<S> {
     watch: Arc<Watch>,
     /// The first request line, until its version was read.
     line: Option<RequestLine>,
+    written: Written,
 }
 
 /// A socket that listens on `address`. IPv6 sockets take IPv4 too (`[::]` is dual-stack).
@@ -185,7 +186,7 @@ impl AsyncWrite for Socket {
 impl<S> VisitorIo<S> {
     /// hyper's end of `stream`.
     pub(crate) const fn new(stream: S, watch: Arc<Watch>) -> Self {
-        Self { stream, watch, line: Some(RequestLine::new()) }
+        Self { stream, watch, line: Some(RequestLine::new()), written: Written::Flushed }
     }
 
     /// The stream below, to go on with another protocol.
@@ -227,7 +228,7 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for VisitorIo<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -235,7 +236,19 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for VisitorIo<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if let Some(first) = first
+            && let Some(replaced) = this.written.replace(first, &this.watch.old_response)
+        {
+            // A write that waits is asked for again with the same bytes.
+            this.written = replaced.after(0);
+            let written = ready!(Pin::new(&mut this.stream).poll_write(cx, &replaced.text))?;
+            this.written = replaced.after(written);
+            return Poll::Ready(Ok(written));
+        }
+        this.written = Written::Some;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -246,6 +259,7 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for VisitorIo<S> {
         let this = self.get_mut();
         // hyper flushes its own buffer first.
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.written = Written::Flushed;
         this.watch.on_flushed();
         Poll::Ready(Ok(()))
     }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use crate::request_line::Claim;
+use crate::{request_line::Claim, status_line::Announcement};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub(crate) struct Watch {
     flushed: AtomicBool,
     /// The version of the first request, a [`Claim`].
     claim: AtomicU8,
+    /// Whether the next response is for HTTP/1.0.
+    pub(crate) old_response: Announcement,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -248,6 +250,7 @@ impl Watches {
             fresh: AtomicBool::new(true),
             flushed: AtomicBool::new(false),
             claim: AtomicU8::new(Claim::Known as u8),
+            old_response: Announcement::default(),
             waker: Mutex::new(None),
         });
         watch.arm(Wait::Head, limits.head);

@@ -65,13 +65,15 @@ fn http_1_0_is_served_to_the_end_of_the_connection() {
     let mut visitor = proxy.visit();
     visitor.send("GET /chunked/100000 HTTP/1.0\r\n\r\n");
     let answer = visitor.answer();
-    assert!(answer.head.starts_with("HTTP/1.0 200 "));
+    assert!(answer.head.starts_with("HTTP/1.1 200 "));
     assert!(answer.header("transfer-encoding").is_empty());
     assert!(answer.body == pattern(100_000));
     let mut visitor = proxy.visit();
     for _ in 0..2 {
         visitor.send("GET /big/7 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-        assert_eq!(visitor.answer().body, pattern(7));
+        let answer = visitor.answer();
+        assert!(answer.head.starts_with("HTTP/1.1 200 "));
+        assert_eq!(answer.body, pattern(7));
     }
 }
 
