@@ -181,6 +181,13 @@ impl Rig {
             thread::sleep(Duration::from_millis(5));
         }
         self.proxy.program_mut().kill();
+        // One that was to take over serves alone once its predecessor is no more.
+        for id in self.all_proxies() {
+            signal(id, Signal::KILL);
+            wait_within(Duration::from_secs(10), Duration::from_millis(5), "its end", || {
+                !is_alive(id)
+            });
+        }
         self.proxy.restart(&PROXY);
         self.serving = self.proxy.program().id();
     }
@@ -201,6 +208,13 @@ impl Rig {
         }
     }
 
+    /// All processes that serve for this test.
+    fn all_proxies(&self) -> Vec<u32> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter(|id| is_alive(*id) && is_ours(*id, &self.builds, &self.state)).collect()
+    }
+
     /// Those that the proxy has handed itself over to.
     fn successors(&self) -> Vec<u32> {
         let text = self.proxy.program().text();
@@ -213,10 +227,8 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        for id in self.successors() {
-            if is_alive(id) && is_ours(id, &self.builds, &self.state) {
-                signal(id, Signal::KILL);
-            }
+        for id in self.all_proxies() {
+            signal(id, Signal::KILL);
         }
     }
 }
