@@ -272,9 +272,17 @@ fn ask_once(state: &State, command: Command) -> io::Result<String> {
     let mut stream = UnixStream::connect(folder.socket())?;
     stream.set_read_timeout(Some(CONTROL_LIMIT))?;
     stream.set_write_timeout(Some(CONTROL_LIMIT))?;
-    stream.write_all(command.word().as_bytes())?;
+    // The system calls it EAGAIN when the time of a socket is over.
+    let late = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let text = format!("no answer in {} seconds", CONTROL_LIMIT.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, text)
+        }
+        _ => error,
+    };
+    stream.write_all(command.word().as_bytes()).map_err(late)?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    stream.read_to_string(&mut answer).map_err(late)?;
     if answer.is_empty() && command != Command::List {
         // It gave up, or ended before it could answer.
         return Err(io::ErrorKind::UnexpectedEof.into());

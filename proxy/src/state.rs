@@ -512,8 +512,13 @@ fn read_record(path: &Path) -> io::Result<String> {
     if !meta.is_file() || meta.len() > RECORD_MAX {
         return Err(invalid("not a record"));
     }
-    let mut text = String::new();
-    file.take(RECORD_MAX).read_to_string(&mut text)?;
+    let mut bytes = Vec::new();
+    file.take(RECORD_MAX).read_to_end(&mut bytes)?;
+    let text = String::from_utf8(bytes).map_err(|_| invalid("not a record: not UTF-8"))?;
+    // Every record that was ever written has a line.
+    if text.trim().is_empty() {
+        return Err(invalid("not a record: empty"));
+    }
     Ok(text)
 }
 

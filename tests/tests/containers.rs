@@ -41,9 +41,12 @@ impl Contained {
             line.strip_prefix("listening on ")?.strip_suffix(" http")?.parse().ok()
         });
         let id = program.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-        let child = children.split_whitespace().next().map(|child| child.parse().unwrap());
-        Self { program, http, id: child.unwrap_or(id), dir }
+        // The last of a line of only children.
+        let mut proxy = id;
+        while let Some(child) = child_of(proxy) {
+            proxy = child;
+        }
+        Self { program, http, id: proxy, dir }
     }
 
     fn serves(&self) {
@@ -76,6 +79,11 @@ impl Contained {
     }
 }
 
+fn child_of(id: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    children.split_whitespace().next().map(|child| child.parse().unwrap())
+}
+
 #[test]
 fn first_process_of_a_container_serves_on_when_it_is_to_give_way() {
     let mut unshare = Command::new("unshare");
@@ -98,7 +106,37 @@ fn child_of_a_manager_that_goes_by_it_serves_on_when_it_is_to_give_way() {
     let tini = dir.join("tini");
     fs::write(&tini, "#!/bin/sh\ntrap : TERM\n\"$@\" &\nwait $!\n").unwrap();
     fs::set_permissions(&tini, fs::Permissions::from_mode(0o755)).unwrap();
-    Contained::start(dir, &mut Command::new(tini)).refuses_to_give_way("tini started this process");
+    Contained::start(dir, &mut Command::new(tini)).refuses_to_give_way("tini (process");
+}
+
+#[test]
+fn child_of_a_script_that_ends_with_it_serves_on_when_it_is_to_give_way() {
+    let dir = TempRoot::new();
+    // The script is what the manager goes by, and it ends with the proxy.
+    let (runsv, run) = (dir.join("runsv"), dir.join("run"));
+    fs::write(&run, "#!/bin/sh\n\"$@\"\n:\n").unwrap();
+    fs::write(&runsv, format!("#!/bin/sh\n{} \"$@\"\n:\n", run.display())).unwrap();
+    for script in [&runsv, &run] {
+        fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut contained = Contained::start(dir, &mut Command::new(runsv));
+    contained.refuses_to_give_way("runsv (process");
+}
+
+#[test]
+fn shell_as_first_process_of_a_container_is_not_ended_by_an_upgrade() {
+    let unshare = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let can = Command::new(unshare[0]).args(&unshare[1..]).arg("true").status();
+    if !can.is_ok_and(|status| status.success()) {
+        println!("not tested: no PID namespaces here");
+        return;
+    }
+    for first in [&["sh", "-c", "\"$@\"; :", "sh"][..], &["timeout", "600"]] {
+        let mut command = Command::new(unshare[0]);
+        command.args(&unshare[1..]).args(first);
+        let mut contained = Contained::start(TempRoot::new(), &mut command);
+        contained.refuses_to_give_way(&format!("{} (process 1)", first[0]));
+    }
 }
 
 #[test]

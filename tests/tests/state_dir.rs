@@ -201,7 +201,9 @@ fn unreadable_record_locks_its_origin_alone() {
     let origins = state.join("origins");
     let record = origins.join("nas2");
     let sound = fs::read(&record).unwrap();
-    let break_it: [(&str, &dyn Fn()); 6] = [
+    let break_it: [(&str, &dyn Fn()); 8] = [
+        ("nothing in it", &|| fs::write(&record, b"").unwrap()),
+        ("zeros, as after a power cut", &|| fs::write(&record, [0; 100]).unwrap()),
         ("a directory", &|| fs::create_dir(&record).unwrap()),
         ("no UTF-8", &|| fs::write(&record, b"token \xff\xfe\n").unwrap()),
         ("damaged", &|| fs::write(&record, b"token 12\n").unwrap()),

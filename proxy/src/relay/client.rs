@@ -78,14 +78,15 @@ impl Client<'_> {
 
     /// Whether a header of the client's, whatever is its value, does not go on to the service: those
     /// that we set ourselves, and those by which only a trusted front end may tell of its client.
-    /// Programs behind CGI take `_` for `-`, so both are one.
+    /// Programs behind CGI take `_`, and with some servers every other sign, for `-`, so all are one.
     pub(super) fn is_withheld(&self, name: &HeaderName) -> bool {
         let dashed;
-        let is_plain = !name.as_str().contains('_');
+        let is_sign = |char: char| char != '-' && !char.is_ascii_alphanumeric();
+        let is_plain = !name.as_str().contains(is_sign);
         let plain = if is_plain {
             name.as_str()
         } else {
-            dashed = name.as_str().replace('_', "-");
+            dashed = name.as_str().replace(is_sign, "-");
             &dashed
         };
         let tells = plain.starts_with("x-forwarded-") || FORWARDING.contains(&plain);
@@ -124,23 +125,37 @@ fn node(element: &[u8]) -> Option<IpAddr> {
 const SET_BY_US: [&str; 4] =
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"];
 /// Other headers by which front ends tell of their client, beside all of `X-Forwarded-`.
-const FORWARDING: [&str; 16] = [
+const FORWARDING: [&str; 30] = [
     "cf-connecting-ip",
     "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
     "client-ip",
+    "do-connecting-ip",
     "fastly-client-ip",
     "fly-client-ip",
     "forwarded",
     "forwarded-for",
     "front-end-https",
+    "http-client-ip",
+    "http-x-forwarded-for",
+    "proxy-client-ip",
     "true-client-ip",
+    "wl-proxy-client-ip",
+    "x-appengine-user-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
     "x-client-ip",
     "x-cluster-client-ip",
+    "x-envoy-external-address",
     "x-forwarded",
     "x-original-forwarded-for",
     "x-original-host",
+    "x-originating-ip",
     "x-real-ip",
     "x-remote-addr",
+    "x-remote-ip",
+    "x-scheme",
+    "x-url-scheme",
 ];
 
 #[cfg(test)]
@@ -305,17 +320,31 @@ mod tests {
         let stranger = Client { peer: [192, 0, 2, 7].into(), ..front_end };
         let is_withheld =
             |client: Client<'_>, name| client.is_withheld(&HeaderName::from_static(name));
-        for name in ["x-forwarded-for", "x_forwarded_for", "x-forwarded_proto", "x-request-id"] {
+        for name in [
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x.forwarded.for",
+            "x-forwarded_proto",
+            "x-request-id",
+        ] {
             assert!(is_withheld(stranger, name) && is_withheld(front_end, name), "{name}");
         }
-        for name in ["forwarded", "x-real-ip", "x-forwarded-port", "x-client-ip", "true-client-ip"]
-        {
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x-forwarded-port",
+            "x-client-ip",
+            "true-client-ip",
+            "do-connecting-ip",
+            "wl-proxy-client-ip",
+            "x-envoy-external-address",
+        ] {
             assert!(is_withheld(stranger, name) && !is_withheld(front_end, name), "{name}");
         }
-        for name in ["x_real_ip", "x_forwarded_port"] {
+        for name in ["x_real_ip", "x_forwarded_port", "x.real.ip", "x~forwarded!port"] {
             assert!(is_withheld(stranger, name) && is_withheld(front_end, name), "{name}");
         }
-        for name in ["accept", "authorization", "cookie", "x-other", "user_agent"] {
+        for name in ["accept", "authorization", "cookie", "x-other", "user_agent", "a.b"] {
             assert!(!is_withheld(stranger, name) && !is_withheld(front_end, name), "{name}");
         }
     }

@@ -83,11 +83,15 @@ impl Record {
     /// Reads a record. Lines that it does not know are kept for [`Record::format`].
     ///
     /// # Errors
-    /// A value that its key cannot have. It might have been what locks somebody out.
+    /// A value that its key cannot have, or a character that no text has. It might have been what
+    /// locks somebody out.
     pub(crate) fn parse(text: &str) -> Result<Self, Damaged> {
         let mut record = Self::default();
         let (mut join, mut rotates) = ((None, None), false);
         for config::Entry { line, key, value } in config::parse(text) {
+            if [&key, &value].iter().any(|text| text.contains(char::is_control)) {
+                return Err(Damaged { line, key: "character".to_owned() });
+            }
             let hash = || parse_hash(&value);
             let known = match key.as_str() {
                 "token" => hash().map(|hash| record.token = Some(hash)),
@@ -306,6 +310,15 @@ mod tests {
         record.expect(SECRET, at(100), false);
         assert!(record.join(&SECRET, TOKEN, at(99)));
         record
+    }
+
+    #[test]
+    fn lines_that_no_text_has_are_damage() {
+        // As a power cut can leave them; they would be kept as lines of a newer version's.
+        for text in ["\0\0\0\0", "generation 1\nx\u{1}y z\n", "access open\nfuture \0\n"] {
+            assert!(Record::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Record::parse("future\ta  b\r\n").is_ok());
     }
 
     #[test]

@@ -247,8 +247,9 @@ fn passes(name: &str) -> bool {
         "x-original-url" | "x-rewrite-url" => false,
         // To CGI it is HTTP_PROXY, by which a program asks others (CVE-2016-5385).
         "proxy" => false,
-        // Services behind CGI take `_` for `-`, so it could be any of these.
-        _ if name.contains('_') => false,
+        // Services behind CGI take `_`, and with some servers every other sign, for `-`, so it could
+        // be any of these. nginx drops such names, too.
+        _ if name.bytes().any(|byte| b"!#$%&'*+._`|~^".contains(&byte)) => false,
         // Ours: see request(). `Expect` was the proxy's to answer.
         "host" | "content-length" | "cookie" | "expect" | "proxy-authorization" => false,
         _ => !HOP_BY_HOP.contains(&name),
@@ -360,6 +361,8 @@ mod tests {
             "x-rewrite-url",
             "x_forwarded_for",
             "x_real_ip",
+            "x.original.url",
+            "x~forwarded!user",
             "proxy",
             "expect",
             "te",
