@@ -81,7 +81,7 @@ impl Upload {
         coordination: &Coordination,
         key: u64,
     ) -> Result<Self, Problem> {
-        if journal::count_parts(&entry.place.root, now()) >= journal::PARTS_MAX {
+        if journal::count_parts(&entry.place.root, now())? >= journal::PARTS_MAX {
             return Err(Problem::new(507, "Too many uploads of this share are unfinished."));
         }
         let upload = Self::make(entry, format!("{PART}{id}"), len, coordination, key)?;
