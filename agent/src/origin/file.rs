@@ -20,8 +20,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchown, fstat, fstatfs,
-        open, openat, openat2, stat, statat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxFlags, Uid, fchown,
+        fstat, fstatfs, makedev, open, openat, openat2, stat, statat, statx,
     },
     io::Errno,
     process::geteuid,
@@ -110,9 +110,23 @@ impl Root {
     }
 
     /// [`Root::is_current`] where no disk is needed for the answer, else `None`. On a local
-    /// filesystem the kernel keeps the way to a directory that is open.
+    /// filesystem the kernel keeps the way to a directory that is open. What was mounted over it
+    /// meanwhile may be a program's or a server's that hangs: that is not asked what it knows, for
+    /// the kernel alone tells that it is another directory.
     pub(crate) fn is_current_cached(&self) -> Option<bool> {
-        (self.way() == Way::Cached && self.given == self.path).then(|| self.is_current())
+        if self.way() != Way::Cached || self.given != self.path {
+            return None;
+        }
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        match statx(CWD, &self.given, flags, StatxFlags::INO) {
+            Ok(now) => {
+                let device = makedev(now.stx_dev_major, now.stx_dev_minor);
+                Some((device, now.stx_ino) == self.id)
+            }
+            // A filter refuses the call.
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            Err(_) => Some(false),
+        }
     }
 
     /// Whose a directory is that was opened below this root.
