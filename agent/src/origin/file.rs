@@ -150,6 +150,11 @@ impl Root {
         is_in(&self.folder, directory)
     }
 
+    /// Whether this root may lie in another one, or be it: by their paths, which asks no disk.
+    pub(crate) fn may_be_within(&self, other: &Self) -> bool {
+        self.path.starts_with(&other.path)
+    }
+
     /// Whether a directory is that of a share of the agent.
     pub(crate) fn is_share(&self, directory: DirectoryId) -> bool {
         self.neighbours.iter().any(|neighbour| neighbour.id == directory)
@@ -413,6 +418,16 @@ struct Known {
 /// Whether an open directory is the other one or lies below it. Blocks.
 pub(crate) fn is_in(directory: &OwnedFd, other: DirectoryId) -> Result<bool, Errno> {
     find_above(directory, |id| (id == other).then_some(())).map(|found| found.is_some())
+}
+
+/// An open directory and those above it. Blocks.
+pub(crate) fn ids_above(directory: &OwnedFd) -> Result<Vec<DirectoryId>, Errno> {
+    let mut ids = Vec::new();
+    find_above(directory, |id| {
+        ids.push(id);
+        None::<()>
+    })?;
+    Ok(ids)
 }
 
 /// The first answer that `find` has for a directory or one above it; `None` at the top.

@@ -12,7 +12,7 @@ use spdy_tests::fixture::{Agent, Builds, TempRoot, tool};
 
 use crate::{Share, names};
 
-fn move_to(share: &Share, from: &str, to: &str, more: &[(&str, &str)]) -> u16 {
+pub(crate) fn move_to(share: &Share, from: &str, to: &str, more: &[(&str, &str)]) -> u16 {
     share.status("MOVE", from, &[&[("destination", to)], more].concat())
 }
 
