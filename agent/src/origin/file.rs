@@ -98,6 +98,11 @@ impl Root {
         }
     }
 
+    /// Itself, as other shares must know it.
+    pub(crate) fn neighbour(&self, writable: bool) -> Neighbour {
+        Neighbour { id: self.id, path: self.path.clone(), writable }
+    }
+
     /// Which directory it is.
     pub(crate) const fn id(&self) -> DirectoryId {
         self.id
@@ -117,12 +122,8 @@ impl Root {
         if self.way() != Way::Cached || self.given != self.path {
             return None;
         }
-        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        match statx(CWD, &self.given, flags, StatxFlags::INO) {
-            Ok(now) => {
-                let device = makedev(now.stx_dev_major, now.stx_dev_minor);
-                Some((device, now.stx_ino) == self.id)
-            }
+        match id_at(&self.given) {
+            Ok(now) => Some(now == self.id),
             // A filter refuses the call.
             Err(Errno::NOSYS | Errno::PERM) => None,
             Err(_) => Some(false),
@@ -134,12 +135,19 @@ impl Root {
     /// # Errors
     /// What the system says of a directory above it.
     pub(crate) fn belonging(&self, directory: &OwnedFd) -> Result<Belonging, Errno> {
+        let read_only = self.neighbours.iter().filter(|neighbour| !neighbour.writable);
+        let read_only = read_only.flat_map(|neighbour| {
+            // What is at its path now may be another directory, or a disk over it.
+            let is_within = neighbour.path.starts_with(&self.path);
+            let now = is_within.then(|| id_at(&neighbour.path).ok()).flatten();
+            [Some(neighbour.id), now].into_iter().flatten()
+        });
+        let read_only: Vec<_> = read_only.collect();
         let found = find_above(directory, |id| {
-            let other = || self.neighbours.iter().find(|neighbour| neighbour.id == id);
             if id == self.id {
                 Some(Belonging::Own)
             } else {
-                other().filter(|other| !other.writable).map(|_| Belonging::ReadOnly)
+                read_only.contains(&id).then_some(Belonging::ReadOnly)
             }
         });
         Ok(found?.unwrap_or(Belonging::Outside))
@@ -293,9 +301,11 @@ impl Root {
 pub(crate) type DirectoryId = (u64, u64);
 
 /// A share, as far as another one must know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
     pub(crate) id: DirectoryId,
+    /// Its path without links.
+    pub(crate) path: PathBuf,
     /// Whether clients may change it.
     pub(crate) writable: bool,
 }
@@ -454,6 +464,14 @@ fn find_above<T>(
         id = above;
     }
     Err(Errno::LOOP)
+}
+
+/// Which directory is at a path, as the kernel knows it: a program or a server that keeps the files
+/// of a disk mounted there is not asked.
+fn id_at(path: &Path) -> Result<DirectoryId, Errno> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let now = statx(CWD, path, flags, StatxFlags::INO)?;
+    Ok((makedev(now.stx_dev_major, now.stx_dev_minor), now.stx_ino))
 }
 
 /// The numbers of what `stat` tells of.
