@@ -264,10 +264,10 @@ fn relation(from: &Spot, to: &Spot) -> Result<Relation, Problem> {
     if from.name == to.name {
         return Ok(Relation::Same);
     }
-    if has_one_entry {
-        return Ok(Relation::Spelling);
-    }
     match entries(&from.folder, [&from.name, &to.name])? {
+        // Two files of one number: some disks that join others have that (mergerfs).
+        [Some(one), Some(other)] if has_one_entry && one != other => Ok(Relation::Apart),
+        _ if has_one_entry => Ok(Relation::Spelling),
         [Some(one), Some(other)] if one == other => Ok(Relation::Spelling),
         [Some(_), Some(_)] => Ok(Relation::Linked),
         // Rather nothing than the wrong one.
