@@ -167,9 +167,13 @@ impl Renaming {
                 respell(from, to, self.to.clone()).map(|()| false)
             }
             Relation::Linked if !self.replace => Err(FAILED),
-            // Of two names of one file the system moves neither onto the other.
+            // Of two names of one file the system moves neither onto the other and leaves both. Two
+            // files of one number (mergerfs) it does move.
             Relation::Linked => {
-                unlinkat(&from.folder, &*from.name, AtFlags::empty())?;
+                renameat(&from.folder, &*from.name, &to.folder, &*to.name)?;
+                if from.look()?.is_some() {
+                    unlinkat(&from.folder, &*from.name, AtFlags::empty())?;
+                }
                 sync(&from.folder);
                 Ok(true)
             }
