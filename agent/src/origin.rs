@@ -68,7 +68,7 @@ use crate::{
 };
 use body::BodyError;
 pub use context::Context;
-use file::{Neighbour, Root};
+use file::Root;
 use forward::Forwards;
 use path::{PathError, Target};
 use quota::Quota;
@@ -228,9 +228,8 @@ impl Origin {
             let shares = options.shares.iter().zip(opened);
             shares.filter_map(|(share, opened)| Some((share, &opened.as_ref()?.root)))
         };
-        let neighbours =
-            there().map(|(share, root)| Neighbour { id: root.id(), writable: share.writable });
-        let neighbours: Arc<[Neighbour]> = neighbours.collect();
+        let neighbours = there().map(|(share, root)| root.neighbour(share.writable));
+        let neighbours: Arc<[_]> = neighbours.collect();
         let shares = there().map(|(share, root)| {
             let root = Arc::new(root.among(neighbours.clone()));
             Share {

@@ -20,8 +20,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchown, fstat, fstatfs,
-        open, openat, openat2, stat, statat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxFlags, Uid, fchown,
+        fstat, fstatfs, makedev, open, openat, openat2, stat, statat, statx,
     },
     io::Errno,
     process::geteuid,
@@ -98,6 +98,11 @@ impl Root {
         }
     }
 
+    /// Itself, as other shares must know it.
+    pub(crate) fn neighbour(&self, writable: bool) -> Neighbour {
+        Neighbour { id: self.id, path: self.path.clone(), writable }
+    }
+
     /// Which directory it is.
     pub(crate) const fn id(&self) -> DirectoryId {
         self.id
@@ -110,9 +115,19 @@ impl Root {
     }
 
     /// [`Root::is_current`] where no disk is needed for the answer, else `None`. On a local
-    /// filesystem the kernel keeps the way to a directory that is open.
+    /// filesystem the kernel keeps the way to a directory that is open. What was mounted over it
+    /// meanwhile may be a program's or a server's that hangs: that is not asked what it knows, for
+    /// the kernel alone tells that it is another directory.
     pub(crate) fn is_current_cached(&self) -> Option<bool> {
-        (self.way() == Way::Cached && self.given == self.path).then(|| self.is_current())
+        if self.way() != Way::Cached || self.given != self.path {
+            return None;
+        }
+        match id_at(&self.given) {
+            Ok(now) => Some(now == self.id),
+            // A filter refuses the call.
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            Err(_) => Some(false),
+        }
     }
 
     /// Whose a directory is that was opened below this root.
@@ -120,12 +135,19 @@ impl Root {
     /// # Errors
     /// What the system says of a directory above it.
     pub(crate) fn belonging(&self, directory: &OwnedFd) -> Result<Belonging, Errno> {
+        let read_only = self.neighbours.iter().filter(|neighbour| !neighbour.writable);
+        let read_only = read_only.flat_map(|neighbour| {
+            // What is at its path now may be another directory, or a disk over it.
+            let is_within = neighbour.path.starts_with(&self.path);
+            let now = is_within.then(|| id_at(&neighbour.path).ok()).flatten();
+            [Some(neighbour.id), now].into_iter().flatten()
+        });
+        let read_only: Vec<_> = read_only.collect();
         let found = find_above(directory, |id| {
-            let other = || self.neighbours.iter().find(|neighbour| neighbour.id == id);
             if id == self.id {
                 Some(Belonging::Own)
             } else {
-                other().filter(|other| !other.writable).map(|_| Belonging::ReadOnly)
+                read_only.contains(&id).then_some(Belonging::ReadOnly)
             }
         });
         Ok(found?.unwrap_or(Belonging::Outside))
@@ -134,6 +156,11 @@ impl Root {
     /// Whether a directory is this root or lies above it.
     pub(crate) fn is_below(&self, directory: DirectoryId) -> Result<bool, Errno> {
         is_in(&self.folder, directory)
+    }
+
+    /// Whether this root may lie in another one, or be it: by their paths, which asks no disk.
+    pub(crate) fn may_be_within(&self, other: &Self) -> bool {
+        self.path.starts_with(&other.path)
     }
 
     /// Whether a directory is that of a share of the agent.
@@ -274,9 +301,11 @@ impl Root {
 pub(crate) type DirectoryId = (u64, u64);
 
 /// A share, as far as another one must know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
     pub(crate) id: DirectoryId,
+    /// Its path without links.
+    pub(crate) path: PathBuf,
     /// Whether clients may change it.
     pub(crate) writable: bool,
 }
@@ -401,6 +430,16 @@ pub(crate) fn is_in(directory: &OwnedFd, other: DirectoryId) -> Result<bool, Err
     find_above(directory, |id| (id == other).then_some(())).map(|found| found.is_some())
 }
 
+/// An open directory and those above it. Blocks.
+pub(crate) fn ids_above(directory: &OwnedFd) -> Result<Vec<DirectoryId>, Errno> {
+    let mut ids = Vec::new();
+    find_above(directory, |id| {
+        ids.push(id);
+        None::<()>
+    })?;
+    Ok(ids)
+}
+
 /// The first answer that `find` has for a directory or one above it; `None` at the top.
 fn find_above<T>(
     directory: &OwnedFd,
@@ -425,6 +464,14 @@ fn find_above<T>(
         id = above;
     }
     Err(Errno::LOOP)
+}
+
+/// Which directory is at a path, as the kernel knows it: a program or a server that keeps the files
+/// of a disk mounted there is not asked.
+fn id_at(path: &Path) -> Result<DirectoryId, Errno> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let now = statx(CWD, path, flags, StatxFlags::INO)?;
+    Ok((makedev(now.stx_dev_major, now.stx_dev_minor), now.stx_ino))
 }
 
 /// The numbers of what `stat` tells of.

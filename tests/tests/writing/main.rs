@@ -7,6 +7,8 @@ mod form;
 
 mod guard;
 
+mod hangs;
+
 mod names;
 
 mod moves;

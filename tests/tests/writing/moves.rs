@@ -15,7 +15,7 @@ use spdy_tests::{
 
 use crate::{Share, names};
 
-fn move_to(share: &Share, from: &str, to: &str, more: &[(&str, &str)]) -> u16 {
+pub(crate) fn move_to(share: &Share, from: &str, to: &str, more: &[(&str, &str)]) -> u16 {
     share.status("MOVE", from, &[&[("destination", to)], more].concat())
 }
 
@@ -143,6 +143,22 @@ fn share_in_a_share_is_changed_by_its_own_rule_whatever_leads_there() {
     assert_eq!(share.put("/deep/inner/new", &[], b"new"), 201);
     assert_eq!(share.put("/inner/new", &[], b"newer"), 204);
     assert_eq!(share.read("deep/inner/new"), b"newer");
+    assert_eq!(share.read("pub/film"), b"film");
+}
+
+#[test]
+fn read_only_share_inside_stays_so_when_its_directory_is_made_anew() {
+    let root = TempRoot::new();
+    root.write("pub/film", b"film");
+    symlink("pub", root.join("alias")).unwrap();
+    let public = format!("pub={}", root.join("pub").to_str().unwrap());
+    let share = Share::of(root, &["--share", &public]);
+    assert_eq!(share.status("DELETE", "/alias/film", &[]), 403);
+    fs::rename(share.root.join("pub"), share.root.join("old")).unwrap();
+    share.root.write("pub/film", b"film");
+    // No request for the share itself has seen that yet.
+    assert_eq!(share.status("DELETE", "/alias/film", &[]), 403);
+    assert_eq!(share.put("/alias/film", &[], b"other"), 403);
     assert_eq!(share.read("pub/film"), b"film");
 }
 

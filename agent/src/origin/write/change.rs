@@ -15,14 +15,14 @@ use spdy_protocol::digits::HEX;
 
 use super::{
     super::{
-        file::{Root, id_of},
+        file::{Root, id_of, ids_above},
         path::Target,
         reply::Reply,
         share,
     },
     Change, Failure, Problem, guard,
     journal::{self, Entry, MOVE},
-    place::{Conditions, FAILED, LINK, NOTHING, Place, Spot, Thing, check_new, sync},
+    place::{Conditions, Coordination, FAILED, LINK, NOTHING, Place, Spot, Thing, check_new, sync},
     receive::{chunk, content_length},
     upload::random,
 };
@@ -34,20 +34,21 @@ pub(super) async fn delete(change: &Change<'_>) -> Result<Reply, Failure> {
     let coordination = change.changes.coordination.clone();
     let delete = move || {
         let spot = place.open_existing()?;
-        let _names = coordination.lock_names();
-        let flags = match expected.find(&spot)? {
-            Thing::Folder if spot.root.is_share(spot.id()?) => return Err(SHARE),
-            Thing::Folder => AtFlags::REMOVEDIR,
-            Thing::File(_) | Thing::Link => AtFlags::empty(),
-        };
-        unlinkat(&spot.folder, spot.name.as_slice(), flags).map_err(|error| match error {
-            Errno::NOTEMPTY | Errno::EXIST => {
-                Problem::new(409, "The folder is not empty; it may hold hidden files.")
-            }
-            error => error.into(),
-        })?;
-        sync(&spot.folder);
-        Ok::<_, Problem>(())
+        coordination.with_names(spot.device()?, || {
+            let flags = match expected.find(&spot)? {
+                Thing::Folder if spot.root.is_share(spot.id()?) => return Err(SHARE),
+                Thing::Folder => AtFlags::REMOVEDIR,
+                Thing::File(_) | Thing::Link => AtFlags::empty(),
+            };
+            unlinkat(&spot.folder, spot.name.as_slice(), flags).map_err(|error| match error {
+                Errno::NOTEMPTY | Errno::EXIST => {
+                    Problem::new(409, "The folder is not empty; it may hold hidden files.")
+                }
+                error => error.into(),
+            })?;
+            sync(&spot.folder);
+            Ok(())
+        })
     };
     change.share.pool.run(delete).await?;
     Ok(Reply::empty(204))
@@ -82,27 +83,28 @@ pub(super) async fn make(
     let (coordination, key) = (change.changes.coordination.clone(), change.tools.key);
     let make = move || {
         let spot = place.open()?;
-        let _names = coordination.lock_names();
-        let found = spot.look()?;
-        conditions.check(found.as_ref(), key)?;
-        if found.is_some() {
-            return Err(EXISTS);
-        }
-        check_new(&spot.name)?;
-        let mode = Mode::from_bits_truncate(0o777);
-        mkdirat(&spot.folder, spot.name.as_slice(), mode).map_err(|error| match error {
-            Errno::EXIST => EXISTS,
-            Errno::INVAL => Errno::ILSEQ.into(),
-            error => error.into(),
-        })?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if let Ok(made) = openat(&spot.folder, spot.name.as_slice(), flags, Mode::empty())
-            && is_empty(&made)
-        {
-            spot.root.give(&made);
-        }
-        sync(&spot.folder);
-        Ok(())
+        coordination.with_names(spot.device()?, || {
+            let found = spot.look()?;
+            conditions.check(found.as_ref(), key)?;
+            if found.is_some() {
+                return Err(EXISTS);
+            }
+            check_new(&spot.name)?;
+            let mode = Mode::from_bits_truncate(0o777);
+            mkdirat(&spot.folder, spot.name.as_slice(), mode).map_err(|error| match error {
+                Errno::EXIST => EXISTS,
+                Errno::INVAL => Errno::ILSEQ.into(),
+                error => error.into(),
+            })?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            if let Ok(made) = openat(&spot.folder, spot.name.as_slice(), flags, Mode::empty())
+                && is_empty(&made)
+            {
+                spot.root.give(&made);
+            }
+            sync(&spot.folder);
+            Ok(())
+        })
     };
     change.share.pool.run(make).await
 }
@@ -117,11 +119,7 @@ pub(super) async fn rename(change: &Change<'_>) -> Result<Reply, Failure> {
         shares: change.shares.iter().map(|share| share.root.clone()).collect(),
     };
     let coordination = change.changes.coordination.clone();
-    let rename = move || {
-        let _directories = coordination.move_directories();
-        let _names = coordination.lock_names();
-        renaming.run()
-    };
+    let rename = move || renaming.run(&coordination);
     let replaced = change.share.pool.run(rename).await?;
     Ok(if replaced { Reply::empty(204) } else { Reply::status(201) })
 }
@@ -144,43 +142,64 @@ struct Renaming {
 
 impl Renaming {
     /// Blocks. Whether something was replaced.
-    fn run(self) -> Result<bool, Problem> {
-        let (from, to) = (self.from.open_existing()?, self.to.clone().open()?);
-        let found = self.expected.find(&from)?;
+    fn run(self, coordination: &Coordination) -> Result<bool, Problem> {
+        let (from, to) = (self.from.clone().open_existing()?, self.to.clone().open()?);
+        let above = ids_above(&from.folder)?;
+        let is_above = |root: &&Arc<Root>| above.contains(&root.id());
+        let above: Vec<_> = self.shares.iter().filter(is_above).cloned().collect();
+        let shares = above.iter().map(|root| root.id()).collect();
+        let device = from.device()?;
+        coordination.move_directories(shares, || {
+            coordination.with_names(device, || self.make(&from, &to, &above))
+        })
+    }
+
+    /// `above`: the shares that the directory of the old name is in.
+    fn make(&self, from: &Spot, to: &Spot, above: &[Arc<Root>]) -> Result<bool, Problem> {
+        let found = self.expected.find(from)?;
         if found == Thing::Folder {
-            check_free(&from, &self.shares)?;
+            self.check_free(from, above)?;
         }
-        match relation(&from, &to)? {
+        match relation(from, to)? {
             Relation::Same => Err(Problem::new(403, "It has this name already.")),
             Relation::Spelling => {
                 check_new(&to.name)?;
-                respell(&from, &to, self.to).map(|()| false)
+                respell(from, to, self.to.clone()).map(|()| false)
             }
             Relation::Linked if !self.replace => Err(FAILED),
-            // Of two names of one file the system moves neither onto the other.
+            // Of two names of one file the system moves neither onto the other and leaves both. Two
+            // files of one number (mergerfs) it does move.
             Relation::Linked => {
-                unlinkat(&from.folder, &*from.name, AtFlags::empty())?;
+                renameat(&from.folder, &*from.name, &to.folder, &*to.name)?;
+                if from.look()?.is_some() {
+                    unlinkat(&from.folder, &*from.name, AtFlags::empty())?;
+                }
                 sync(&from.folder);
                 Ok(true)
             }
-            Relation::Apart => replace(&from, &to, self.replace),
+            Relation::Apart => replace(from, to, self.replace),
         }
     }
-}
 
-/// Whether a directory may get another name: none of a share's, and nothing that is known by its
-/// path lies in it.
-fn check_free(spot: &Spot, shares: &[Arc<Root>]) -> Result<(), Problem> {
-    let directory = spot.id()?;
-    for root in shares {
-        if root.is_below(directory)? {
+    /// Whether a directory may get another name: none of a share's, and nothing that is known by
+    /// its path lies in it. Shares that are elsewhere are not asked: their disks may hang.
+    fn check_free(&self, spot: &Spot, above: &[Arc<Root>]) -> Result<(), Problem> {
+        let directory = spot.id()?;
+        if spot.root.is_share(directory) {
             return Err(SHARE);
         }
-        if journal::has_below(root, directory)? {
-            return Err(Problem::new(409, "An upload in this folder is not finished."));
+        for root in &self.shares {
+            if root.may_be_within(&spot.root) && root.is_below(directory)? {
+                return Err(SHARE);
+            }
         }
+        for root in above {
+            if journal::has_below(root, directory)? {
+                return Err(Problem::new(409, "An upload in this folder is not finished."));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Gives something the name of another spot. Whether something was replaced.
@@ -249,10 +268,10 @@ fn relation(from: &Spot, to: &Spot) -> Result<Relation, Problem> {
     if from.name == to.name {
         return Ok(Relation::Same);
     }
-    if has_one_entry {
-        return Ok(Relation::Spelling);
-    }
     match entries(&from.folder, [&from.name, &to.name])? {
+        // Two files of one number: some disks that join others have that (mergerfs).
+        [Some(one), Some(other)] if has_one_entry && one != other => Ok(Relation::Apart),
+        _ if has_one_entry => Ok(Relation::Spelling),
         [Some(one), Some(other)] if one == other => Ok(Relation::Spelling),
         [Some(_), Some(_)] => Ok(Relation::Linked),
         // Rather nothing than the wrong one.

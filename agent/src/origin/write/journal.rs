@@ -21,7 +21,7 @@ use spdy_protocol::headers::Headers;
 use super::{
     super::{
         date,
-        file::{DirectoryId, Root, is_in},
+        file::{DirectoryId, Root, is_in, status_of},
     },
     place::{Conditions, Place},
 };
@@ -149,7 +149,7 @@ pub(super) fn erase(root: &Root, name: &str) {
 /// Removes what is left of uploads that ended with a former process, and of those that nobody took
 /// up again for [`KEPT`]; finishes changes of names. Looks at [`RECORDS_MAX`] records at most.
 pub(crate) fn sweep(root: &Arc<Root>, now: i64, log: &Log) {
-    each(root, |name, read| match read {
+    let looked = each(root, |name, read| match read {
         Err(error) => log.warn(format_args!(
             "event=upload_record_unreadable record={FOLDER}/{name} error={} action=\"kept\"",
             Quoted(&error.to_string())
@@ -161,12 +161,21 @@ pub(crate) fn sweep(root: &Arc<Root>, now: i64, log: &Log) {
         }
         Ok(_) => {}
     });
+    if let Err(error) = looked {
+        log.warn(format_args!(
+            "event=upload_records_unreadable error={} action=\"kept\"",
+            Quoted(&error.to_string())
+        ));
+    }
     erase_unwritten(root);
 }
 
 /// Makes room for one more upload that can be taken up again: removes those that nobody did for
 /// [`KEPT`] and tells how many are left.
-pub(super) fn count_parts(root: &Arc<Root>, now: i64) -> usize {
+///
+/// # Errors
+/// What keeps us from knowing.
+pub(super) fn count_parts(root: &Arc<Root>, now: i64) -> Result<usize, Errno> {
     let mut count = 0;
     each(root, |name, read| match read {
         Ok(entry) if name.starts_with(PART) && is_expired(&entry, name, now) => {
@@ -175,29 +184,46 @@ pub(super) fn count_parts(root: &Arc<Root>, now: i64) -> usize {
         // Whatever it says, it is one.
         _ if name.starts_with(PART) => count += 1,
         _ => {}
-    });
-    count
+    })?;
+    Ok(count)
 }
 
 /// Whether an upload that is not whole lies in a directory or below it.
 ///
 /// # Errors
-/// What the system says of a directory above one.
+/// What keeps us from knowing, such as that no descriptor is left.
 pub(super) fn has_below(root: &Arc<Root>, directory: DirectoryId) -> Result<bool, Errno> {
     let mut found = Ok(false);
     each(root, |_, read| {
-        // Where nothing can be opened there is nothing to be lost by another name.
-        let folder = read.ok().and_then(|entry| root.open_folder(&entry.place.folder).ok());
-        if let (Ok(false), Some(folder)) = (found, folder) {
-            found = is_in(&folder, directory);
+        if found == Ok(false) {
+            found =
+                read.and_then(|entry| is_below(&entry, directory)).or_else(|error| match error {
+                    // Nothing can find what it tells of.
+                    Errno::BADMSG => Ok(false),
+                    error => Err(error),
+                });
         }
-    });
+    })?;
     found
 }
 
-fn each(root: &Arc<Root>, mut work: impl FnMut(&str, Result<Entry, Errno>)) {
-    let Ok(entries) = open(root).and_then(Dir::read_from) else { return };
-    for entry in entries.take(RECORDS_MAX).flatten() {
+fn is_below(entry: &Entry, directory: DirectoryId) -> Result<bool, Errno> {
+    match entry.place.root.open_folder(&entry.place.folder) {
+        Ok(folder) => is_in(&folder, directory),
+        // What cannot be reached has nothing to lose by another name.
+        Err(error) if matches!(status_of(error), 403 | 404) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn each(root: &Arc<Root>, mut work: impl FnMut(&str, Result<Entry, Errno>)) -> Result<(), Errno> {
+    let entries = match open(root).and_then(Dir::read_from) {
+        // There are none.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries.take(RECORDS_MAX) {
+        let entry = entry?;
         let Ok(name) = entry.file_name().to_str() else { continue };
         if ![PUT, PART, MOVE].iter().any(|kind| name.starts_with(kind)) {
             continue;
@@ -207,6 +233,7 @@ fn each(root: &Arc<Root>, mut work: impl FnMut(&str, Result<Entry, Errno>)) {
             work(name, read);
         }
     }
+    Ok(())
 }
 
 /// Removes records that nobody writes any more: their uploads were told to nobody.

@@ -6,7 +6,7 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use rustix::{
@@ -31,14 +31,39 @@ use super::{
 };
 
 /// What keeps changes apart that would undo one another, of all shares and for as long as the
-/// agent runs.
+/// agent runs. Each disk and each share has locks of its own: a disk that hangs while one is held
+/// keeps only its own changes.
 #[derive(Debug, Default)]
 pub(super) struct Coordination {
-    /// Held while a name is looked at and changed.
-    names: Mutex<()>,
-    /// Shared while an upload begins, exclusive while a directory may get another name.
-    directories: RwLock<()>,
+    /// By device, held while a name is looked at and changed. No rename leaves a device.
+    names: Locks<u64, Mutex<()>>,
+    /// By the directory of a share, shared while an upload to it begins, exclusive while a directory
+    /// below it may get another name.
+    directories: Locks<DirectoryId, RwLock<()>>,
     pub(super) room: Room,
+}
+
+/// Locks by what they are for; there are only those that somebody has.
+#[derive(Debug)]
+struct Locks<K, L>(Mutex<Vec<(K, Arc<L>)>>);
+
+impl<K, L> Default for Locks<K, L> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: PartialEq, L: Default> Locks<K, L> {
+    fn of(&self, key: K) -> Arc<L> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, lock)| Arc::strong_count(lock) > 1);
+        if let Some((_, lock)) = known.iter().find(|(other, _)| *other == key) {
+            return Arc::clone(lock);
+        }
+        let lock = Arc::<L>::default();
+        known.push((key, Arc::clone(&lock)));
+        lock
+    }
 }
 
 /// A place before its folder was opened.
@@ -114,6 +139,11 @@ impl Place {
 }
 
 impl Spot {
+    /// The device of the directory.
+    pub(super) fn device(&self) -> Result<u64, Errno> {
+        fstat(&self.folder).map(|stat| id_of(&stat).0)
+    }
+
     /// Which directory stands there.
     pub(super) fn id(&self) -> Result<DirectoryId, Errno> {
         statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| id_of(&stat))
@@ -226,19 +256,34 @@ pub(super) fn sync(folder: &OwnedFd) {
 }
 
 impl Coordination {
-    /// Nothing else of ours changes a name meanwhile: what was looked at is what is changed.
-    pub(super) fn lock_names(&self) -> MutexGuard<'_, ()> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Runs `change` while nothing else of ours changes a name on a device ([`Spot::device`]): what
+    /// was looked at is what is changed.
+    pub(super) fn with_names<T>(&self, device: u64, change: impl FnOnce() -> T) -> T {
+        let names = self.names.of(device);
+        let _names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        change()
     }
 
-    /// No directory of a share gets another name meanwhile.
-    pub(super) fn keep_directories(&self) -> RwLockReadGuard<'_, ()> {
-        self.directories.read().unwrap_or_else(PoisonError::into_inner)
+    /// Runs `begin` while no directory of a share gets another name.
+    pub(super) fn keep_directories<T>(&self, share: DirectoryId, begin: impl FnOnce() -> T) -> T {
+        let directories = self.directories.of(share);
+        let _directories = directories.read().unwrap_or_else(PoisonError::into_inner);
+        begin()
     }
 
-    /// No upload begins meanwhile: directories may get other names.
-    pub(super) fn move_directories(&self) -> RwLockWriteGuard<'_, ()> {
-        self.directories.write().unwrap_or_else(PoisonError::into_inner)
+    /// Runs `rename` while no upload to these shares begins: directories may get other names.
+    pub(super) fn move_directories<T>(
+        &self,
+        mut shares: Vec<DirectoryId>,
+        rename: impl FnOnce() -> T,
+    ) -> T {
+        // Whoever locks several locks them in this order.
+        shares.sort_unstable();
+        shares.dedup();
+        let locks: Vec<_> = shares.into_iter().map(|share| self.directories.of(share)).collect();
+        let held = locks.iter().map(|lock| lock.write().unwrap_or_else(PoisonError::into_inner));
+        let _held: Vec<_> = held.collect();
+        rename()
     }
 }
 

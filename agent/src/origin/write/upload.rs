@@ -81,7 +81,7 @@ impl Upload {
         coordination: &Coordination,
         key: u64,
     ) -> Result<Self, Problem> {
-        if journal::count_parts(&entry.place.root, now()) >= journal::PARTS_MAX {
+        if journal::count_parts(&entry.place.root, now())? >= journal::PARTS_MAX {
             return Err(Problem::new(507, "Too many uploads of this share are unfinished."));
         }
         let upload = Self::make(entry, format!("{PART}{id}"), len, coordination, key)?;
@@ -99,7 +99,18 @@ impl Upload {
         key: u64,
     ) -> Result<Self, Problem> {
         // The record names the directory by its path: that must not change before it is there.
-        let _directories = coordination.keep_directories();
+        let share = entry.place.root.id();
+        coordination
+            .keep_directories(share, || Self::make_here(entry, record, len, coordination, key))
+    }
+
+    fn make_here(
+        entry: Entry,
+        record: String,
+        len: u64,
+        coordination: &Coordination,
+        key: u64,
+    ) -> Result<Self, Problem> {
         let spot = entry.place.clone().open()?;
         spot.look_for_upload(&entry.conditions, key)?;
         let mut promise = coordination.room.at(&spot.folder)?;
@@ -183,34 +194,35 @@ impl Upload {
             let _ = fchmod(&self.file, Mode::from_bits_truncate(old.mode & 0o777));
         }
         fsync(&self.file)?;
-        let replaced = {
-            let _names = coordination.lock_names();
-            // It took its time, in which a disk may have been mounted over the directory.
-            if !self.entry.place.leads_to(&self.spot.folder) {
-                return Err(REPLACED);
-            }
-            let conditions = &self.entry.conditions;
-            let replaced = self.spot.look_for_upload(conditions, key)?.is_some();
-            let temporary = journal::temporary(&self.record);
-            let replace = !conditions.must_be_new();
-            self.spot.take(&self.spot.folder, temporary.as_bytes(), replace).map_err(|error| {
-                match error {
-                    Errno::EXIST => FAILED,
-                    // Some filesystems take fewer names than others.
-                    Errno::INVAL | Errno::ILSEQ => {
-                        Problem::new(400, "The disk takes no such name.")
-                    }
-                    Errno::ISDIR => Problem::new(409, "There is a folder of this name."),
-                    error => error.into(),
-                }
-            })?;
-            self.fate = Fate::Renamed;
-            replaced
-        };
+        let device = self.spot.device()?;
+        let replaced = coordination.with_names(device, || self.take_name(key))?;
         sync(&self.spot.folder);
         let meta = self.spot.root.meta(&self.file).ok();
         let etag = meta.and_then(|meta| Validators::of(&meta, now(), key).etag);
         Ok(Committed { replaced, etag })
+    }
+
+    /// Whether a file of the name was there.
+    fn take_name(&mut self, key: u64) -> Result<bool, Problem> {
+        // It took its time, in which a disk may have been mounted over the directory.
+        if !self.entry.place.leads_to(&self.spot.folder) {
+            return Err(REPLACED);
+        }
+        let conditions = &self.entry.conditions;
+        let replaced = self.spot.look_for_upload(conditions, key)?.is_some();
+        let temporary = journal::temporary(&self.record);
+        let replace = !conditions.must_be_new();
+        self.spot.take(&self.spot.folder, temporary.as_bytes(), replace).map_err(|error| {
+            match error {
+                Errno::EXIST => FAILED,
+                // Some filesystems take fewer names than others.
+                Errno::INVAL | Errno::ILSEQ => Problem::new(400, "The disk takes no such name."),
+                Errno::ISDIR => Problem::new(409, "There is a folder of this name."),
+                error => error.into(),
+            }
+        })?;
+        self.fate = Fate::Renamed;
+        Ok(replaced)
     }
 
     /// Blocks. The temporary file stays for who takes the upload up again, as it is on the disk.
