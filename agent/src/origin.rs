@@ -68,7 +68,7 @@ use crate::{
 };
 use body::BodyError;
 pub use context::Context;
-use file::Root;
+use file::{Neighbour, Root};
 use forward::Forwards;
 use path::{PathError, Target};
 use quota::Quota;
@@ -228,7 +228,10 @@ impl Origin {
             let shares = options.shares.iter().zip(opened);
             shares.filter_map(|(share, opened)| Some((share, &opened.as_ref()?.root)))
         };
-        let neighbours = there().map(|(share, root)| root.neighbour(share.writable));
+        let neighbours = options.shares.iter().zip(opened).map(|(share, opened)| match opened {
+            Some(opened) => opened.root.neighbour(share.writable),
+            None => Neighbour { id: None, path: share.path.clone(), writable: share.writable },
+        });
         let neighbours: Arc<[_]> = neighbours.collect();
         let shares = there().map(|(share, root)| {
             let root = Arc::new(root.among(neighbours.clone()));

@@ -100,7 +100,7 @@ impl Root {
 
     /// Itself, as other shares must know it.
     pub(crate) fn neighbour(&self, writable: bool) -> Neighbour {
-        Neighbour { id: self.id, path: self.path.clone(), writable }
+        Neighbour { id: Some(self.id), path: self.path.clone(), writable }
     }
 
     /// Which directory it is.
@@ -138,9 +138,10 @@ impl Root {
         let read_only = self.neighbours.iter().filter(|neighbour| !neighbour.writable);
         let read_only = read_only.flat_map(|neighbour| {
             // What is at its path now may be another directory, or a disk over it.
-            let is_within = neighbour.path.starts_with(&self.path);
+            let tops = [&self.path, &self.given];
+            let is_within = tops.into_iter().any(|top| neighbour.path.starts_with(top));
             let now = is_within.then(|| id_at(&neighbour.path).ok()).flatten();
-            [Some(neighbour.id), now].into_iter().flatten()
+            [neighbour.id, now].into_iter().flatten()
         });
         let read_only: Vec<_> = read_only.collect();
         let found = find_above(directory, |id| {
@@ -165,7 +166,7 @@ impl Root {
 
     /// Whether a directory is that of a share of the agent.
     pub(crate) fn is_share(&self, directory: DirectoryId) -> bool {
-        self.neighbours.iter().any(|neighbour| neighbour.id == directory)
+        self.neighbours.iter().any(|neighbour| neighbour.id == Some(directory))
     }
 
     /// Gives away what was just made. Best effort: some filesystems know no owners. Only what is
@@ -303,8 +304,9 @@ pub(crate) type DirectoryId = (u64, u64);
 /// A share, as far as another one must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
-    pub(crate) id: DirectoryId,
-    /// Its path without links.
+    /// `None` while it is not there.
+    pub(crate) id: Option<DirectoryId>,
+    /// Its path, without links if it is there.
     pub(crate) path: PathBuf,
     /// Whether clients may change it.
     pub(crate) writable: bool,

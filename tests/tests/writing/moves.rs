@@ -162,6 +162,18 @@ fn read_only_share_inside_stays_so_when_its_directory_is_made_anew() {
     assert_eq!(share.read("pub/film"), b"film");
 }
 
+#[test]
+fn read_only_share_inside_is_one_also_when_it_comes_later() {
+    let root = TempRoot::new();
+    symlink("pub", root.join("alias")).unwrap();
+    let public = format!("pub={}", root.join("pub").to_str().unwrap());
+    let share = Share::of(root, &["--share", &public]);
+    assert_eq!(share.put("/own", &[], b"own"), 201);
+    share.root.write("pub/film", b"film");
+    assert_eq!(share.status("DELETE", "/alias/film", &[]), 403);
+    assert_eq!(share.read("pub/film"), b"film");
+}
+
 /// A disk that takes upper and lower case for the same; `None`, with the reason, where it cannot be.
 struct IgnoresCase(TempRoot);
 

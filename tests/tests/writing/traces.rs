@@ -194,6 +194,16 @@ fn root_that_the_agent_may_not_write_to_does_not_forbid_its_folders() {
 }
 
 #[test]
+fn file_in_the_place_of_the_records_forbids_only_uploads_that_need_one() {
+    let share = Share::new();
+    share.root.write(".spdy-uploads", b"of somebody else");
+    assert_eq!(share.put("/a", &[], b"x"), 201);
+    assert_eq!(share.put("/b", &[("upload-complete", "?0")], b"x"), 403);
+    assert_eq!(share.read(".spdy-uploads"), b"of somebody else");
+    assert_eq!(share.names(), [".spdy-uploads", "a"]);
+}
+
+#[test]
 fn uploads_of_all_kinds_give_their_descriptors_back() {
     let share = Share::new();
     let id = share.pair.agent.program().id();

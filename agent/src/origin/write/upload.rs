@@ -118,9 +118,10 @@ impl Upload {
         let promise = Some(promise);
         let held = match entry.record(&record) {
             Ok(held) => Some(held),
-            // A root that the agent may not write to does not forbid the folders below it; only
-            // the sweep after a power cut is lost.
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => None,
+            // A root that the agent may not write to, or that has something else in the place of
+            // the records, does not forbid the folders below it; only the sweep after a power cut
+            // is lost.
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOTDIR | Errno::LOOP) => None,
             Err(error) => return Err(error.into()),
         };
         let has_record = held.is_some();
