@@ -8,7 +8,7 @@ use super::{
     client::{Cut, Framing, Plan},
     content::{Op, Value, identify},
     judge::{Effect, Key, Outcome, Time},
-    tree::{DOCS, FOLD, INBOX, TINY, encode, shown},
+    tree::{DOCS, FOLD, INBOX, MEDIA, TINY, encode, shown},
     world::{Target, World},
 };
 
@@ -115,15 +115,36 @@ pub fn put_to(world: &World, rng: &mut Rng, target: &Target) {
     let framing = framing(rng);
     plan = manner(rng, plan.body(framing, world.content(op, len)));
     let text = describe(&plan, target);
-    let effects = [(target.key.clone(), Effect::Write(sent(op, len)))];
+    let effect = Effect::Write(sent(op, len));
+    let effects = [(target.key.clone(), effect.clone())];
     let start = world.now();
     let (exchange, outcome) = world.change(op, &plan, &text, &effects);
+    may_come_late(world, target, (op, &text), start, &effect, outcome);
     let Some(answer) = exchange.answer.filter(|_| outcome == Outcome::Success) else { return };
     if answer.status == 201 || is_new_only {
         world.see(target, &Value::Absent, start, &[op], "before it the successful PUT of");
     }
     if let Some(value) = matched {
         world.see(target, &value, start, &[op], "by If-Match the successful PUT of");
+    }
+}
+
+/// A request whose end nobody knows may be carried out when another disk is in the place.
+fn may_come_late(
+    world: &World,
+    target: &Target,
+    (op, text): (Op, &str),
+    start: Time,
+    effect: &Effect,
+    outcome: Outcome,
+) {
+    if outcome != Outcome::Unknown || !MEDIA.contains(&target.key.dir) {
+        return;
+    }
+    for dir in MEDIA.into_iter().filter(|dir| *dir != target.key.dir) {
+        let key = Key { dir, name: target.key.name.clone() };
+        world.model().begin(&key, op, text, start, effect.clone());
+        world.model().end(&key, op, world.now(), outcome, "nobody knows, on another disk");
     }
 }
 
@@ -210,7 +231,9 @@ pub fn delete_of(world: &World, target: &Target) {
     let (op, start) = (world.op(), world.now());
     let plan = Plan::new("DELETE", &target.path);
     let effects = [(target.key.clone(), Effect::Remove)];
-    let (exchange, _) = world.change(op, &plan, &describe(&plan, target), &effects);
+    let text = describe(&plan, target);
+    let (exchange, outcome) = world.change(op, &plan, &text, &effects);
+    may_come_late(world, target, (op, &text), start, &Effect::Remove, outcome);
     if exchange.answer.is_some_and(|answer| answer.status == 404) {
         missed(world, target, start, &[op], "DELETE, 404,");
     }
