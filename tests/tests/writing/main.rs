@@ -121,10 +121,13 @@ struct Disk(PathBuf);
 impl Disk {
     /// `None`, with the reason, where nothing may be mounted.
     fn mount(at: PathBuf, size: &str) -> Option<Self> {
+        Self::with_options(at, &format!("size={size}"))
+    }
+
+    fn with_options(at: PathBuf, options: &str) -> Option<Self> {
         fs::create_dir_all(&at).unwrap();
-        let options = format!("size={size}");
         let mut command = Command::new("mount");
-        let output = command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at).output();
+        let output = command.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).output();
         let output = output.unwrap();
         if output.status.success() {
             return Some(Self(at));

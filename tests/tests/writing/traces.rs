@@ -194,6 +194,22 @@ fn root_that_the_agent_may_not_write_to_does_not_forbid_its_folders() {
 }
 
 #[test]
+fn disk_without_room_for_another_file_keeps_what_is_there_and_nothing_else() {
+    // The root, a file, and what an upload makes one after the other: the directory of records, a
+    // record, the temporary file.
+    for (inodes, status) in [(2, 507), (3, 507), (4, 507), (5, 204)] {
+        let share = Share::new();
+        let options = format!("size=4m,nr_inodes={inodes}");
+        let Some(disk) = Disk::with_options(share.root.path().to_owned(), &options) else { return };
+        share.root.write("old", b"old");
+        assert_eq!(share.put("/old", &[], b"new"), status, "{inodes}");
+        assert_eq!(share.names(), ["old"], "{inodes}");
+        assert_eq!(share.read("old"), if status == 204 { b"new" } else { b"old" }, "{inodes}");
+        drop(disk);
+    }
+}
+
+#[test]
 fn file_in_the_place_of_the_records_forbids_only_uploads_that_need_one() {
     let share = Share::new();
     share.root.write(".spdy-uploads", b"of somebody else");

@@ -62,6 +62,11 @@ impl Entry {
             match open(&self.place.root).and_then(|records| self.make(&records, name)) {
                 // The last upload but this one just ended and took the directory along.
                 Err(Errno::NOENT) => {}
+                Err(error) => {
+                    // The directory may have been made for this record alone.
+                    erase(&self.place.root, name);
+                    return Err(error);
+                }
                 made => return made,
             }
         }
