@@ -107,8 +107,10 @@ fn change_of_a_name_that_was_cut_is_finished_by_the_next_start() {
         }
     }
     share.root.write("taken", b"of somebody else");
-    // A record that was not whole when the power went: its upload was told to nobody.
+    // Records that were not whole, or had no name yet, when the power went.
     share.root.write(".spdy-uploads/new-part-1", b"di");
+    share.root.write(".spdy-uploads/new-put-2", b"dir\0Song\0");
+    share.root.write("dir/.spdy-put-2", b"half");
     restart(&mut share);
     assert_eq!(share.names(), ["dir", "dir/Film", "taken", "taken0b"]);
     assert_eq!((share.read("dir/Film"), share.read("taken0b")), (b"0a".into(), b"0b".into()));

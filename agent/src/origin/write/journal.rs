@@ -154,6 +154,7 @@ pub(super) fn erase(root: &Root, name: &str) {
 /// Removes what is left of uploads that ended with a former process, and of those that nobody took
 /// up again for [`KEPT`]; finishes changes of names. Looks at [`RECORDS_MAX`] records at most.
 pub(crate) fn sweep(root: &Arc<Root>, now: i64, log: &Log) {
+    settle_unwritten(root);
     let looked = each(root, |name, read| match read {
         Err(error) => log.warn(format_args!(
             "event=upload_record_unreadable record={FOLDER}/{name} error={} action=\"kept\"",
@@ -172,7 +173,6 @@ pub(crate) fn sweep(root: &Arc<Root>, now: i64, log: &Log) {
             Quoted(&error.to_string())
         ));
     }
-    erase_unwritten(root);
 }
 
 /// Makes room for one more upload that can be taken up again: removes those that nobody did for
@@ -241,17 +241,26 @@ fn each(root: &Arc<Root>, mut work: impl FnMut(&str, Result<Entry, Errno>)) -> R
     Ok(())
 }
 
-/// Removes records that nobody writes any more: their uploads were told to nobody.
-fn erase_unwritten(root: &Root) {
+/// Settles records that nobody writes any more. One that is whole was about to get its name: whether
+/// its temporary file was made before the power went, only a filesystem that keeps the order of
+/// changes can say. The others come to nothing, for they were told to nobody.
+fn settle_unwritten(root: &Arc<Root>) {
     let Ok(records) = open(root) else { return };
     let Ok(entries) = Dir::read_from(&records) else { return };
     for entry in entries.take(RECORDS_MAX).flatten() {
-        let Some(name) = entry.file_name().to_str().ok().filter(|name| name.starts_with(NEW))
-        else {
+        let new = entry.file_name().to_str().ok();
+        let Some((new, name)) = new.and_then(|new| Some((new, new.strip_prefix(NEW)?))) else {
             continue;
         };
-        if !is_held(root, name) {
-            erase(root, name);
+        if is_held(root, new) {
+            continue;
+        }
+        let named = match Entry::read(root, new) {
+            Ok(Some(_)) => renameat(&records, new, &records, name),
+            _ => Err(Errno::BADMSG),
+        };
+        if named.is_err() {
+            erase(root, new);
         }
     }
 }
