@@ -309,7 +309,8 @@ fn respell(from: &Spot, to: &Spot, place: Place) -> Result<(), Problem> {
     let temporary = journal::temporary(&record);
     let folder = &from.folder;
     let renamed = renameat(folder, &*from.name, folder, &temporary).and_then(|()| {
-        renameat(folder, &temporary, folder, &*to.name).or_else(|error| {
+        // Another program may have made something of that name in this moment.
+        to.take(folder, temporary.as_bytes(), false).or_else(|error| {
             // If even that fails the record stays, and the next start finishes it.
             renameat(folder, &temporary, folder, &*from.name)?;
             Err(error)
