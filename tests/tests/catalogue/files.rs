@@ -98,6 +98,7 @@ fn idle_agent_leaves_disks_alone_while_it_keeps_its_tunnel() {
 fn tag_depends_on_inode_numbers_only_where_they_are_kept() {
     const FAT: u64 = 0x4d44;
     const EXT: u64 = 0xef53;
+    const TRACED: [&str; 5] = ["statfs", "fstatfs", "fstat", "newfstatat", "statx"];
     if !cfg!(target_arch = "x86_64") {
         spdy_tests::skip::skipped("its kernel lays out files in another way");
         return;
@@ -111,13 +112,19 @@ fn tag_depends_on_inode_numbers_only_where_they_are_kept() {
     let mut tag = |kind: u64, device: u64, inode: u64| {
         let hex = |number: u64| number.to_le_bytes().map(|octet| format!("{octet:02x}")).concat();
         let (kind, file) = (hex(kind), hex(device) + &hex(inode));
+        // struct statx of a directory: the number at 32, the device (below 256: its minor number)
+        // at 136.
+        let minor = u32::try_from(device).unwrap().swap_bytes();
+        let directory = format!("ff070000{:048}ed410000", 0);
+        let extended = format!("{directory}{}{:0192}{:08}{minor:08x}", hex(inode), 0, 0);
         let injected = [
             format!("statfs,fstatfs:poke_exit=@arg2={kind}"),
             format!("fstat:poke_exit=@arg2={file}"),
             format!("newfstatat:poke_exit=@arg3={file}"),
+            format!("statx:poke_exit=@arg5={extended}"),
         ];
         let injected = injected.each_ref().map(String::as_str);
-        let mut before = traced(&trace, &["statfs", "fstatfs", "fstat", "newfstatat"], &injected)?;
+        let mut before = traced(&trace, &TRACED, &injected)?;
         // The linker of libraries must not take them all for one.
         for path in [root.path().to_owned(), root.join("film.mkv")] {
             before.extend(["-P".to_owned(), path.to_str().unwrap().to_owned()]);
