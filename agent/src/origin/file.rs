@@ -34,7 +34,7 @@ use super::walk::{self, Ground};
 pub(crate) struct Root {
     folder: Arc<OwnedFd>,
     id: DirectoryId,
-    /// As its owner names it.
+    /// As its owner names it, from `/` on.
     given: PathBuf,
     /// Without links.
     path: PathBuf,
@@ -61,7 +61,7 @@ impl Root {
         let root = Self {
             id: id_of(&fstat(&folder)?),
             folder: Arc::new(folder),
-            given: path.to_owned(),
+            given: std::path::absolute(path)?,
             path: path.canonicalize()?,
             neighbours: Arc::new([]),
             follow_into: follow_into.to_vec(),
