@@ -224,12 +224,22 @@ fn round(world: &World, rig: &mut Rig, rng: &mut Rng, end: Instant) {
                 disks::change(world, &mut disks);
             }
         });
+        // Also when a fault fails: the clients would go on for ever.
+        let _stop = Stop(world);
         while Instant::now() < end {
             thread::sleep(Duration::from_millis(rng.u64(200..1_200)));
             happen(world, rig, rng);
         }
-        world.running.store(false, Relaxed);
     });
+}
+
+/// Ends the clients of a round when it is dropped.
+struct Stop<'a>(&'a World);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.running.store(false, Relaxed);
+    }
 }
 
 fn act(world: &World, rng: &mut Rng) {
