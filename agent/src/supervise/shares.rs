@@ -50,6 +50,8 @@ pub(super) struct Shares {
 #[derive(Debug)]
 struct State {
     options: Options,
+    /// Grows with each change of the options: what was found under others is not taken.
+    generation: u64,
     /// By share; `None` before the first look.
     found: Vec<Option<Found>>,
     /// Whether the origin is made of these options.
@@ -108,6 +110,7 @@ impl Shares {
             context: Rc::new(Context::new()?),
             state: RefCell::new(State {
                 options,
+                generation: 0,
                 found: Vec::new(),
                 is_current: false,
                 origin: None,
@@ -132,6 +135,7 @@ impl Shares {
             });
             state.found = kept.collect();
             state.options = options;
+            state.generation += 1;
             // Whatever was found: the options are others.
             state.is_current = false;
         }
@@ -158,17 +162,17 @@ impl Shares {
             return;
         }
         let (done, looking) = async_channel::bounded::<()>(1);
-        let options = {
+        let (options, generation) = {
             let mut state = self.state.borrow_mut();
             state.looking = Some(looking);
-            state.options.clone()
+            (state.options.clone(), state.generation)
         };
         let found = self.look(&options).await;
         let is_current = {
             let mut state = self.state.borrow_mut();
             state.looked = Instant::now();
             state.looking = None;
-            state.options.shares == options.shares
+            state.generation == generation
         };
         if is_current {
             self.take(found);

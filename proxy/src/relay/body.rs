@@ -1,8 +1,9 @@
 //! The body of a response as hyper takes it.
 //!
 //! It owns that a body which is not whole never looks whole: hyper cuts the connection when
-//! `poll_frame` fails, which it does when the head and all that came of the body were written. Chunks come out of the tunnel and go to the socket without a copy;
-//! what hyper does not take stays in the stream's window.
+//! `poll_frame` fails, which it does when the head and all that came of the body were written.
+//! Chunks come out of the tunnel and go to the socket without a copy; what hyper does not take stays
+//! in the stream's window.
 
 use std::{
     fmt,

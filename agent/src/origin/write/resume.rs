@@ -384,3 +384,28 @@ pub(super) const MEDIA_TYPE: &str = "application/partial-upload";
 const DONE_MAX: usize = 256;
 /// Longest wait for a write of a request that is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    #[test]
+    fn of_several_that_wait_for_an_upload_the_newest_goes_on() {
+        let (turns, id) = (Turns::default(), Id::from("a"));
+        let working = block_on(turns.take(&id)).ok();
+        assert!(working.is_some());
+        let (mut older, mut newest) = (Box::pin(turns.take(&id)), Box::pin(turns.take(&id)));
+        assert!(block_on(poll_once(&mut older)).is_none());
+        assert!(block_on(poll_once(&mut newest)).is_none());
+        // Who works is told to stop, and the older one has lost its place.
+        assert!(working.as_ref().is_some_and(|turn| turn.stop.is_closed()));
+        drop(working);
+        assert_eq!(block_on(&mut older).err(), Some(TAKEN_OVER));
+        let turn = block_on(&mut newest).ok();
+        assert!(turn.is_some_and(|turn| !turn.stop.is_closed()));
+        drop((older, newest));
+        assert!(turns.active.borrow().is_empty() && turns.newest.borrow().is_empty());
+    }
+}
