@@ -8,8 +8,9 @@ use std::{
 
 use rustix::process::geteuid;
 use spdy_tests::{
-    fixture::{Pair, TempRoot, binary},
+    fixture::{Pair, Pipe, TempRoot, binary, wait_until},
     http::Request,
+    observe::Signal,
 };
 
 fn status(pair: &Pair, method: &str, target: &str) -> u16 {
@@ -50,6 +51,34 @@ fn group_of_a_setgid_folder_needs_no_powers() {
         let meta = fs::metadata(root.join(name)).unwrap();
         assert_eq!((meta.gid(), meta.mode() & 0o7777), (4_002, mode), "{name}");
     }
+}
+
+#[test]
+fn umask_that_is_named_no_more_is_the_one_of_the_start_again() {
+    let root = TempRoot::new();
+    let pair = Pair::with(root.path(), &[], &["--allow-write"]);
+    let config = pair.config();
+    let plain = fs::read_to_string(&config).unwrap();
+    let mode = |name: &str| {
+        assert_eq!(status(&pair, "PUT", &format!("/{name}")), 201);
+        fs::metadata(root.join(name)).unwrap().mode() & 0o777
+    };
+    let reloads = |count: usize| {
+        let agent = pair.agent.program();
+        agent.signal(Signal::HUP).unwrap();
+        let is_reload = |line: &&String| line.contains("event=reloaded");
+        wait_until("the configuration is read", || {
+            agent.lines(Pipe::Stderr).iter().filter(is_reload).count() == count
+        });
+    };
+    let before = mode("before");
+    fs::write(&config, format!("upload-umask 077\n{plain}")).unwrap();
+    reloads(1);
+    assert_eq!(mode("named"), 0o600);
+    fs::write(&config, plain).unwrap();
+    reloads(2);
+    assert_eq!(mode("after"), before);
+    assert_ne!(before, 0o600);
 }
 
 #[test]
